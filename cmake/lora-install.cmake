@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Headers, the CMake package and the pkg-config files. Nothing in them depends on the machine or on the prefix: the tree can be
+# moved after it is installed.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(lora_package_dir "${CMAKE_INSTALL_DATADIR}/cmake/lora")
+install(TARGETS lora EXPORT loraTargets FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+install(TARGETS lora_io EXPORT loraIoTargets FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+install(EXPORT loraTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
+install(EXPORT loraIoTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
+
+configure_package_config_file(cmake/loraConfig.cmake.in "${CMAKE_CURRENT_BINARY_DIR}/loraConfig.cmake"
+  INSTALL_DESTINATION "${lora_package_dir}" NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file("${CMAKE_CURRENT_BINARY_DIR}/loraConfigVersion.cmake"
+  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+install(FILES "${CMAKE_CURRENT_BINARY_DIR}/loraConfig.cmake" "${CMAKE_CURRENT_BINARY_DIR}/loraConfigVersion.cmake"
+  cmake/lora-deps.cmake DESTINATION "${lora_package_dir}")
+
+set(lora_pc_dir "${CMAKE_INSTALL_DATADIR}/pkgconfig")
+string(REGEX REPLACE "[^/]+" ".." lora_pc_prefix "${lora_pc_dir}")  # from the .pc file back to the prefix
+function(lora_install_pc name description requires)
+  set(lora_pc_name "${name}")
+  set(lora_pc_description "${description}")
+  set(lora_pc_requires "${requires}")
+  configure_file(cmake/lora.pc.in "${CMAKE_CURRENT_BINARY_DIR}/${name}.pc" @ONLY)
+  install(FILES "${CMAKE_CURRENT_BINARY_DIR}/${name}.pc" DESTINATION "${lora_pc_dir}")
+endfunction()
+lora_install_pc(lora "${PROJECT_DESCRIPTION} (header-only, C++20)" "xsimd >= 8.1")
+lora_install_pc(lora-io "lora's readers and writers of adapter files (header-only, C++20)" "lora = ${PROJECT_VERSION}, nlohmann_json")
+
+install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")

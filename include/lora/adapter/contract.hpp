@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// model_contract: what a base model promises to its adapters: the linear modules by name, with their shapes. An adapter is checked
+// against it once; after that modules are known by their index in it and no name is looked up.
+//
+//   lora::model_contract model;
+//   const std::size_t fc1 = model.add("fc1", 256, 64);    // name, out, in
+#ifndef LORA_ADAPTER_CONTRACT_HPP
+#define LORA_ADAPTER_CONTRACT_HPP
+
+#include <lora/core/error.hpp>
+#include <lora/nd/shape.hpp>
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lora::inline v0 {
+
+/** A linear module of the base: weight [out, in]. */
+struct module_contract {
+  std::string name;
+  index_t out = 0;
+  index_t in = 0;
+};
+
+class model_contract {
+ public:
+  static constexpr std::size_t not_found = static_cast<std::size_t>(-1);
+
+  /** Adds a module and gives its index. @throws value_error when the name is taken; shape_error when an extent is negative. */
+  std::size_t add(std::string name, index_t out, index_t in) {
+    if (out < 0 || in < 0)
+      detail::raise<shape_error>(detail::text() << "module " << detail::quote(name) << ": extents must not be negative");
+    const std::size_t at = lower_bound(name);
+    if (at < by_name_.size() && modules_[by_name_[at]].name == name)
+      detail::raise<value_error>(detail::text() << "module " << detail::quote(name) << " is already in the contract");
+    const std::size_t index = modules_.size();
+    if (by_name_.capacity() == index) by_name_.reserve(2 * index + 8);  // so that nothing can fail between the two insertions
+    modules_.push_back({std::move(name), out, in});
+    by_name_.insert(by_name_.begin() + static_cast<std::ptrdiff_t>(at), index);
+    return index;
+  }
+
+  [[nodiscard]] std::size_t size() const noexcept { return modules_.size(); }
+  [[nodiscard]] const module_contract& operator[](std::size_t index) const noexcept { return modules_[index]; }
+
+  /** Index of a module, or not_found. @par Cost  O(log size) comparisons of names. */
+  [[nodiscard]] std::size_t find(std::string_view name) const noexcept {
+    const std::size_t at = lower_bound(name);
+    return at < by_name_.size() && modules_[by_name_[at]].name == name ? by_name_[at] : not_found;
+  }
+
+ private:
+  [[nodiscard]] std::size_t lower_bound(std::string_view name) const noexcept {
+    std::size_t low = 0;
+    std::size_t high = by_name_.size();
+    while (low < high) {
+      const std::size_t middle = low + (high - low) / 2;
+      if (std::string_view(modules_[by_name_[middle]].name) < name)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    return low;
+  }
+
+  std::vector<module_contract> modules_;
+  std::vector<std::size_t> by_name_;  // indices into modules_, sorted by name; a hash table would cost each includer its header
+};
+
+}  // namespace lora::inline v0
+
+#endif

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// peft_config: adapter_config.json of Hugging Face PEFT, read strictly. Every field of PEFT's LoraConfig is in one table: used here,
+// harmless at inference, or refused when it is set, because it changes what is computed. io/peft.hpp loads whole adapters.
+//
+//   auto c = lora::io::peft_config::parse(bytes, "adapter/adapter_config.json");
+//   c.rank;  c.alpha;  c.rank_pattern[0].key;     // patterns stay in the order of the file: the first match wins
+//
+// The table is that of PEFT 0.21.2. A field outside it is accepted, and listed in unknown_fields, when it is null, false, empty or a
+// string; any other value is refused: a newer PEFT may mean something by it. Keys must be unique.
+#ifndef LORA_IO_PEFT_CONFIG_HPP
+#define LORA_IO_PEFT_CONFIG_HPP
+
+#include <lora/core/error.hpp>
+#include <lora/io/detail/json.hpp>
+#include <lora/nd/shape.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace lora::inline v0::io {
+
+struct peft_config {
+  template <class Value>
+  struct pattern_value {
+    std::string key;  ///< a regular expression: see peft_pattern
+    Value value;
+  };
+
+  index_t rank = 0;  ///< "r"
+  double alpha = 0;  ///< "lora_alpha"
+  bool use_rslora = false;
+  std::vector<pattern_value<index_t>> rank_pattern;  ///< in the order of the file
+  std::vector<pattern_value<double>> alpha_pattern;  ///< in the order of the file
+  std::string base_model_name_or_path;               ///< empty when null or absent, like the next three
+  std::string task_type;
+  std::string revision;
+  std::string peft_version;
+  std::vector<std::string> unknown_fields;  ///< outside PEFT 0.21.2, accepted as meaningless
+
+  /**
+   * @param bytes  the JSON text, at most 16 MiB
+   * @param name   stands for the path in messages
+   * @throws io_error with one sentence naming the file, the field and the byte.
+   */
+  [[nodiscard]] static peft_config parse(std::span<const std::byte> bytes, const std::string& name);
+};
+
+}  // namespace lora::inline v0::io
+
+namespace lora::inline v0::detail {
+
+inline constexpr std::size_t peft_config_max_bytes = std::size_t{16} << 20;
+
+/** What a field may hold. */
+enum class peft_rule : std::uint8_t {
+  used,      // read here, each with its own type
+  harmless,  // anything: it says how the adapter was made, or where it came from
+  flag,      // null or false
+  list,      // null or an empty array or object
+  absent,    // null: for PEFT even an empty object switches it on
+  bias,      // null or "none"
+  init,      // null, true, false, "gaussian", "orthogonal"
+};
+
+struct peft_field {
+  std::string_view name;
+  peft_rule rule;
+  const char* why;  // of a refusal
+};
+
+// All fields of LoraConfig and its bases in PEFT 0.21.2, sorted.
+inline constexpr peft_field peft_fields[] = {
+    {"alora_invocation_tokens", peft_rule::absent, "activated LoRA applies the adapter to some rows only"},
+    {"alpha_pattern", peft_rule::used, ""},
+    {"arrow_config", peft_rule::absent, "Arrow routes between adapters"},
+    {"auto_mapping", peft_rule::harmless, ""},
+    {"base_model_name_or_path", peft_rule::used, ""},
+    {"bias", peft_rule::bias, "trained biases replace those of the base and are not supported"},
+    {"corda_config", peft_rule::harmless, ""},  // this and the next three only steer init_lora_weights, which is checked itself
+    {"ensure_weight_tying", peft_rule::flag, "tied layers share their adapters, which is not supported"},
+    {"eva_config", peft_rule::harmless, ""},
+    {"exclude_modules", peft_rule::harmless, ""},  // the tensors in the file say what is adapted, here and for layers_* and target_modules
+    {"fan_in_fan_out", peft_rule::flag, "base weights stored as [in, out] are not supported"},
+    {"inference_mode", peft_rule::harmless, ""},
+    {"init_lora_weights", peft_rule::init,
+     "only true, false, \"gaussian\" and \"orthogonal\" are supported; others can rewrite the base weights"},
+    {"kasa_config", peft_rule::absent, "KaSA truncates the base weights and adds a diagonal between A and B"},
+    {"layer_replication", peft_rule::list, "it changes which layers the model has"},
+    {"layers_pattern", peft_rule::harmless, ""},
+    {"layers_to_transform", peft_rule::harmless, ""},
+    {"loftq_config", peft_rule::harmless, ""},
+    {"lora_alpha", peft_rule::used, ""},
+    {"lora_bias", peft_rule::flag, "a bias of B is not supported"},
+    {"lora_dropout", peft_rule::harmless, ""},  // the identity at inference
+    {"lora_ga_config", peft_rule::harmless, ""},
+    {"megatron_config", peft_rule::absent, "Megatron's parallel layers hold parts of the weights"},
+    {"megatron_core", peft_rule::harmless, ""},
+    {"modules_to_save", peft_rule::list, "whole modules replaced by trained ones are not supported"},
+    {"monteclora_config", peft_rule::absent, "MonteCLoRA samples around the weights"},
+    {"peft_type", peft_rule::used, ""},
+    {"peft_version", peft_rule::used, ""},
+    {"qalora_group_size", peft_rule::harmless, ""},  // means something only with use_qalora
+    {"r", peft_rule::used, ""},
+    {"rank_pattern", peft_rule::used, ""},
+    {"revision", peft_rule::used, ""},
+    {"runtime_config", peft_rule::harmless, ""},  // PEFT deletes it on load
+    {"target_modules", peft_rule::harmless, ""},
+    {"target_parameters", peft_rule::list, "adapters of bare parameters (experts) are not supported"},
+    {"task_type", peft_rule::used, ""},
+    {"trainable_token_indices", peft_rule::list, "trained embedding rows are not supported"},
+    {"use_bdlora", peft_rule::absent, "block-diagonal factors are not supported"},
+    {"use_dora", peft_rule::flag, "DoRA is not supported"},
+    {"use_qalora", peft_rule::flag, "QALoRA pools the input before A"},
+    {"use_rslora", peft_rule::used, ""},
+    {"velora_config", peft_rule::absent, "VeLoRA is not supported"},
+};
+inline constexpr std::size_t peft_field_count = sizeof peft_fields / sizeof peft_fields[0];
+
+class peft_config_reader final : public json_events {
+ public:
+  peft_config_reader(const std::string& file, io::peft_config& out) : file_(file), out_(out) {}
+
+  void null() override { scalar({kind::null}); }
+  void boolean(bool v) override { scalar({v ? kind::yes : kind::no}); }
+  void natural(std::uint64_t v) override { scalar({kind::natural, static_cast<double>(v), v}); }
+  void number(double v, bool) override { scalar({kind::number, v}); }
+  void string(std::string& v) override {
+    string_ = &v;
+    scalar({kind::string});
+  }
+
+  void key(std::string& name) override {
+    if (depth_ == 1)
+      begin_field(name);
+    else if (depth_ == 2 && is_pattern())
+      pattern_key_ = std::move(name);
+  }
+
+  void open(bool object) override {
+    if (depth_ == 0 && !object) refuse("the configuration is a JSON array, not an object");
+    if (depth_ == 1) {
+      empty_ = true;
+      if (is_pattern() && !object) refuse_field("is an array, not an object of patterns");
+    } else {
+      empty_ = false;
+      if (depth_ == 2 && is_pattern()) refuse_pattern("is not a number");
+    }
+    ++depth_;
+  }
+
+  void close(bool) override {
+    if (--depth_ == 1 && !is_pattern()) field_value({empty_ ? kind::empty : kind::filled});
+  }
+
+  /** What can only be said at the end: missing fields, and keys that occur twice. */
+  void finish() {
+    if (!has("peft_type")) refuse("the field 'peft_type' is missing");
+    if (!has("r")) refuse("the field 'r' is missing");
+    if (!has("lora_alpha")) refuse("the field 'lora_alpha' is missing");
+    refuse_duplicates(out_.rank_pattern, "rank_pattern");
+    refuse_duplicates(out_.alpha_pattern, "alpha_pattern");
+    std::vector<std::string_view> unknown(out_.unknown_fields.begin(), out_.unknown_fields.end());
+    std::sort(unknown.begin(), unknown.end());
+    for (std::size_t i = 1; i < unknown.size(); ++i)
+      if (unknown[i - 1] == unknown[i]) raise<io_error>(text() << quote(file_) << ": the field " << quote(unknown[i]) << " occurs twice");
+  }
+
+ private:
+  enum class kind : std::uint8_t { null, no, yes, natural, number, string, empty, filled };
+  struct value {
+    kind what;
+    double number = 0;
+    std::uint64_t natural = 0;
+  };
+
+  [[noreturn]] void refuse(const char* sentence) const {
+    raise<io_error>(text() << quote(file_) << ": " << sentence << " (byte " << position() << ")");
+  }
+  [[noreturn]] void refuse_field(const char* sentence, const char* why = "") const {
+    raise<io_error>(text() << quote(file_) << ": the field " << quote(name_) << " " << sentence << (*why != '\0' ? ": " : "") << why
+                           << " (byte " << position() << ")");
+  }
+  [[noreturn]] void refuse_pattern(const char* sentence) const {
+    raise<io_error>(text() << quote(file_) << ": " << quote(name_) << ": the value of " << quote(pattern_key_) << " " << sentence
+                           << " (byte " << position() << ")");
+  }
+
+  [[nodiscard]] static std::size_t index_of(std::string_view name) noexcept {
+    for (std::size_t i = 0; i < peft_field_count; ++i)
+      if (peft_fields[i].name == name) return i;
+    return peft_field_count;
+  }
+  [[nodiscard]] bool has(std::string_view name) const noexcept { return seen_[index_of(name)]; }
+  [[nodiscard]] bool is_pattern() const noexcept { return name_ == "rank_pattern" || name_ == "alpha_pattern"; }
+
+  void begin_field(std::string& name) {
+    name_ = std::move(name);
+    index_ = index_of(name_);
+    if (index_ == peft_field_count) return;
+    if (seen_[index_]) refuse_field("occurs twice");
+    seen_[index_] = true;
+  }
+
+  void scalar(const value& v) {
+    if (depth_ == 0) refuse("the configuration is not a JSON object");
+    if (depth_ == 1)
+      field_value(v);
+    else
+      empty_ = false;
+    if (depth_ == 2 && is_pattern()) pattern_value(v);
+  }
+
+  void pattern_value(const value& v) {
+    if (v.what != kind::natural && v.what != kind::number) refuse_pattern("is not a number");
+    if (name_ == "alpha_pattern")
+      out_.alpha_pattern.push_back({std::move(pattern_key_), v.number});
+    else if (v.what != kind::natural || !is_rank(v))
+      refuse_pattern("is not a rank, an integer of at least 1");
+    else
+      out_.rank_pattern.push_back({std::move(pattern_key_), static_cast<index_t>(v.natural)});
+  }
+
+  [[nodiscard]] static bool is_rank(const value& v) noexcept {
+    return v.what == kind::natural && v.natural >= 1 && v.natural <= static_cast<std::uint64_t>(PTRDIFF_MAX);
+  }
+
+  void field_value(const value& v) {
+    const bool off = v.what == kind::null || v.what == kind::no;
+    if (index_ == peft_field_count) {
+      if (!off && v.what != kind::empty && v.what != kind::string)
+        refuse_field("is none that PEFT 0.21.2 has, and it is set", "it may change what the adapter computes");
+      out_.unknown_fields.push_back(name_);
+      return;
+    }
+    const peft_field& f = peft_fields[index_];
+    switch (f.rule) {
+      case peft_rule::used:
+        use(v);
+        return;
+      case peft_rule::harmless:
+        return;
+      case peft_rule::flag:
+        if (off) return;
+        break;
+      case peft_rule::list:
+        if (v.what == kind::null || v.what == kind::empty) return;
+        break;
+      case peft_rule::absent:
+        if (v.what == kind::null) return;
+        break;
+      case peft_rule::bias:
+        if (v.what == kind::null || (v.what == kind::string && *string_ == "none")) return;
+        break;
+      case peft_rule::init:
+        if (off || v.what == kind::yes || (v.what == kind::string && (*string_ == "gaussian" || *string_ == "orthogonal"))) return;
+        break;
+    }
+    if (v.what == kind::string)
+      raise<io_error>(text() << quote(file_) << ": the field " << quote(name_) << " is " << quote(*string_) << ": " << f.why << " (byte "
+                             << position() << ")");
+    refuse_field(v.what == kind::yes ? "is true" : "is set", f.why);
+  }
+
+  void use(const value& v) {
+    if (name_ == "r") {
+      if (!is_rank(v)) refuse_field("is not an integer of at least 1");
+      out_.rank = static_cast<index_t>(v.natural);
+    } else if (name_ == "lora_alpha") {
+      if (v.what != kind::natural && v.what != kind::number) refuse_field("is not a number");
+      out_.alpha = v.number;
+    } else if (name_ == "use_rslora") {
+      if (v.what != kind::yes && v.what != kind::no && v.what != kind::null) refuse_field("is not a boolean");
+      out_.use_rslora = v.what == kind::yes;
+    } else if (name_ == "peft_type") {
+      if (v.what != kind::string || *string_ != "LORA") refuse_field("is not \"LORA\", the only type that is supported");
+    } else if (is_pattern()) {
+      if (v.what != kind::null) refuse_field("is not an object of patterns");
+    } else {
+      if (v.what != kind::string && v.what != kind::null) refuse_field("is neither a string nor null");
+      if (v.what == kind::string) keep_string();
+    }
+  }
+
+  void keep_string() {
+    std::string& to = name_ == "task_type"      ? out_.task_type
+                      : name_ == "revision"     ? out_.revision
+                      : name_ == "peft_version" ? out_.peft_version
+                                                : out_.base_model_name_or_path;
+    to = std::move(*string_);
+  }
+
+  template <class Value>
+  void refuse_duplicates(const std::vector<io::peft_config::pattern_value<Value>>& patterns, const char* field) const {
+    std::vector<std::string_view> keys;
+    keys.reserve(patterns.size());
+    for (const auto& p : patterns) keys.push_back(p.key);
+    std::sort(keys.begin(), keys.end());
+    for (std::size_t i = 1; i < keys.size(); ++i)
+      if (keys[i - 1] == keys[i]) raise<io_error>(text() << quote(file_) << ": the key " << quote(keys[i]) << " occurs twice in " << field);
+  }
+
+  const std::string& file_;
+  io::peft_config& out_;
+  std::string name_;  // of the current field
+  std::string pattern_key_;
+  std::string* string_ = nullptr;  // of the current event
+  std::size_t index_ = 0;
+  std::size_t depth_ = 0;
+  bool empty_ = true;
+  bool seen_[peft_field_count + 1] = {};
+};
+
+}  // namespace lora::inline v0::detail
+
+namespace lora::inline v0::io {
+
+inline peft_config peft_config::parse(std::span<const std::byte> bytes, const std::string& name) {
+  if (bytes.size() > detail::peft_config_max_bytes)
+    detail::raise<io_error>(detail::text() << detail::quote(name) << ": has " << bytes.size()
+                                           << " bytes; a configuration of more than 16 MiB is not read");
+  peft_config out;
+  detail::peft_config_reader reader(name, out);
+  if (const detail::json_failure f = detail::parse_json(bytes, reader))
+    detail::raise<io_error>(detail::text() << detail::quote(name) << ": the configuration " << f.sentence << " (byte " << f.position
+                                           << ")");
+  reader.finish();
+  return out;
+}
+
+}  // namespace lora::inline v0::io
+
+#endif

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which instruction sets there are: the tiers that kernels exist for, the one this CPU can run, and the namespace tag that keeps kernels
+// of differently compiled files apart.
+//
+//   lora::simd::best_tier();                                    // what the CPU and the operating system support
+//   lora::simd::name_of(lora::simd::tier::avx512);              // "avx512"
+#ifndef LORA_SIMD_ISA_HPP
+#define LORA_SIMD_ISA_HPP
+
+#include <lora/config.hpp>
+
+// Target attributes only add instruction sets, so the "avx2" kernel of a file compiled with -march=native holds AVX-512 code under
+// the same name as the one of a file without flags. The linker keeps one copy of each name; if it kept the wrong one for both, the
+// program would stop on an older CPU. Hence every kernel, the table, and what inlines them live in an inline namespace spelt from
+// the instruction sets that the file was compiled for. (Measured on both compilers; STYLE and docs/consuming say what it cannot do.)
+#if defined(__AVX512F__)
+#define LORA_TU_AVX512F f
+#else
+#define LORA_TU_AVX512F
+#endif
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#define LORA_TU_AVX512X x
+#else
+#define LORA_TU_AVX512X
+#endif
+#if defined(__AVX512BF16__)
+#define LORA_TU_BF16 b
+#else
+#define LORA_TU_BF16
+#endif
+#if defined(__AVX2__)
+#define LORA_TU_AVX avx2
+#elif defined(__AVX__)
+#define LORA_TU_AVX avx
+#elif defined(__SSE4_2__)
+#define LORA_TU_AVX sse42
+#elif defined(__SSE4_1__)
+#define LORA_TU_AVX sse41
+#elif defined(__SSSE3__)
+#define LORA_TU_AVX ssse3
+#elif defined(__SSE3__)
+#define LORA_TU_AVX sse3
+#else
+#define LORA_TU_AVX base
+#endif
+#if defined(__FMA__)
+#define LORA_TU_FMA m
+#else
+#define LORA_TU_FMA
+#endif
+#if defined(__F16C__)
+#define LORA_TU_F16C h
+#else
+#define LORA_TU_F16C
+#endif
+
+#define LORA_TU_PASTE_(a, b, c, d, e, f) isa_##a##b##c##d##e##f
+#define LORA_TU_PASTE(a, b, c, d, e, f) LORA_TU_PASTE_(a, b, c, d, e, f)
+/** For example isa_base without flags, isa_avx2m with -mavx2 -mfma, isa_avx2mhfxb with -march=native on this generation. */
+#define LORA_ISA_TAG LORA_TU_PASTE(LORA_TU_AVX, LORA_TU_FMA, LORA_TU_F16C, LORA_TU_AVX512F, LORA_TU_AVX512X, LORA_TU_BF16)
+
+#if defined(__x86_64__) || defined(__i386__)
+#define LORA_X86 1
+#else
+#define LORA_X86 0
+#endif
+
+namespace lora::inline v0::simd {
+
+inline namespace LORA_ISA_TAG {
+/** Another type in each set of flags: a default template argument that keeps apart the member functions that call kernels. */
+struct isa_tag {};
+}  // namespace LORA_ISA_TAG
+
+/** Families of kernels, in rising order of what they ask of the CPU. */
+enum class tier : unsigned char {
+  generic,  ///< xsimd at the instruction set that the including file is compiled for; runs wherever that file runs
+  avx2,     ///< AVX2 and FMA
+  avx512,   ///< AVX-512 F, BW, DQ and VL
+};
+
+inline constexpr unsigned tier_count = 3;
+
+[[nodiscard]] constexpr const char* name_of(tier t) noexcept { return t == tier::avx512 ? "avx512" : t == tier::avx2 ? "avx2" : "generic"; }
+
+/** The highest tier that this CPU and operating system support. Asks the CPU each time; kernels() remembers. */
+[[nodiscard]] inline tier best_tier() noexcept {
+#if LORA_X86
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    return tier::avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return tier::avx2;
+#endif
+  return tier::generic;
+}
+
+}  // namespace lora::inline v0::simd
+
+#endif
