@@ -14,7 +14,7 @@ namespace lora::inline v0::detail::inline LORA_ISA_TAG {
 using simd::count;
 
 // Sums of 48 rows are collected before y is written, so that y gets runs of 48 elements: writing 6 at a time cost up to 0.4 ms of a
-// 5 ms product (docs/benchmarks). Rounded down to whole blocks.
+// 5 ms product (16 to 32 tokens, Zen 4). Rounded down to whole blocks.
 inline constexpr count tile_rows_wanted = 48;
 
 [[nodiscard]] constexpr count tile_rows(const simd::form& f) noexcept { return tile_rows_wanted / f.rows * f.rows; }
