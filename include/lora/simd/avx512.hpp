@@ -174,8 +174,9 @@ LORA_SIMD_TARGET inline void store_sums(const store_job& s) {
   }
 }
 
-// Forms by batch size, W in place (shapes chosen by measurement on Zen 4; docs/benchmarks has what they reach elsewhere): at most 24 sums of 32 registers, and at most 7 rows streamed at
-// once, 8 for a single token: more rows than L1 has ways evict each other when the row stride is a power of two.
+// Forms by batch size, W in place (shapes chosen by measurement on Zen 4; docs/benchmarks has what they reach elsewhere): at most 24 sums
+// of 32 registers, and at most 7 rows streamed at once, 8 for a single token: more rows than L1 has ways evict each other when the row
+// stride is a power of two.
 template <class Lazy>
 [[nodiscard]] const form* form_for(count tokens) noexcept {
   if (tokens <= 1) return &form_of<1, 8, 1>;
