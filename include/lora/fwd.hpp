@@ -38,6 +38,12 @@ class ndview;
 template <class T, std::size_t R>
 class ndarray;
 class any_view;
+class slice_text;
+template <class Recipe>
+class view_sequence;
+struct print_options;
+template <std::size_t R>
+class float_view;
 
 // parallel
 struct inline_executor;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Everything of levels 0-4: views, operations, kernels, adapters, snapshots. Needs xsimd and nothing to link.
-// Not here: parallel/thread_pool.hpp (who starts threads says so, and <thread> costs as much as all of nd/), io/ (readers and writers;
-// some need nlohmann_json) and interop/ (each header names its own dependency).
+// Not here: parallel/thread_pool.hpp (who starts threads says so, and <thread> costs as much as all of nd/), printing (nd/print.hpp,
+// nd/ostream.hpp, nd/format.hpp), nd/mdspan.hpp, io/ (readers and writers; some need nlohmann_json) and interop/ (each header names its own
+// dependency).
 // A file that only takes views as arguments includes <lora/nd/view.hpp>, or <lora/fwd.hpp> to name types: both are far cheaper.
 //
 //   #include <lora/lora.hpp>
@@ -24,13 +25,22 @@
 
 #include <lora/nd/any_view.hpp>
 #include <lora/nd/array.hpp>
+#include <lora/nd/axes.hpp>
 #include <lora/nd/broadcast.hpp>
+#include <lora/nd/float_view.hpp>
+#include <lora/nd/like.hpp>
 #include <lora/nd/loop.hpp>
 #include <lora/nd/overlap.hpp>
 #include <lora/nd/reshape.hpp>
+#include <lora/nd/rows.hpp>
+#include <lora/nd/sequence.hpp>
 #include <lora/nd/shape.hpp>
 #include <lora/nd/slice.hpp>
+#include <lora/nd/slice_parser.hpp>
+#include <lora/nd/slice_text.hpp>
+#include <lora/nd/split.hpp>
 #include <lora/nd/view.hpp>
+#include <lora/nd/windows.hpp>
 
 #include <lora/simd/avx2.hpp>
 #include <lora/simd/avx512.hpp>

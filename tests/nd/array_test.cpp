@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <lora/core/half.hpp>
+#include <lora/nd/any_view.hpp>
 #include <lora/nd/array.hpp>
 
 #include <doctest/doctest.h>
@@ -128,4 +129,37 @@ TEST_CASE("nd/array: views and elements") {
   auto row = lora::zeros<int>(3);
   row[-1] = 6;
   CHECK(std::as_const(row)[2] == 6);
+}
+
+TEST_CASE("nd/array: axes count from the end where they are negative, in views, arrays, shapes and erased views alike") {
+  auto a = lora::zeros<float>(2, 3, 4);
+  const auto v = a.view();
+  const lora::any_view erased = a;
+  for (int axis = 0; axis < 3; ++axis) {
+    CHECK(v.extent(axis) == a.extent(axis - 3));
+    CHECK(v.stride(axis) == a.stride(axis - 3));
+    CHECK(v.extent(axis) == v.shape()[axis - 3]);
+    CHECK(erased.extent(axis - 3) == v.extent(axis));
+    CHECK(erased.stride(axis - 3) == v.stride(axis));
+  }
+  CHECK(v.extent(-1) == 4);
+  CHECK(v.stride(-3) == 12);
+  CHECK(v.extent(std::size_t{2}) == 4);
+}
+
+TEST_CASE("nd/array: what a view can be asked, an array can") {
+  auto a = lora::zeros<float>(2, 3);
+  a(1, 2) = 5;
+  CHECK(a.transpose().extent(0) == 3);
+  CHECK(a.transpose()(2, 1) == 5);
+  CHECK(std::as_const(a).transpose()(2, 1) == 5);
+  CHECK(a.at(-1, -1) == 5);
+  CHECK_THROWS_AS((void)a.at(2, 0), lora::index_error);
+  CHECK(a.is_contiguous());
+  CHECK(!a.is_contiguous(lora::order::F));
+  CHECK(!a.empty());
+  CHECK(lora::zeros<float>(0, 3).empty());
+  const lora::any_view fixed = std::as_const(a);
+  CHECK(fixed.read_only());
+  CHECK(!lora::any_view(a).read_only());
 }

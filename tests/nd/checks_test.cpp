@@ -5,6 +5,7 @@
 #undef LORA_CHECKS
 #define LORA_CHECKS 1
 #include <lora/nd/array.hpp>
+#include <lora/nd/slice_text.hpp>
 
 #include <doctest/doctest.h>
 
@@ -21,6 +22,10 @@ namespace test {
 float unchecked_element(lora::ndview<float, 2> v, long i, long j);
 float unchecked_element(const lora::ndarray<float, 2>& a, long i, long j);
 float unchecked_element(lora::ndview<float, 1> v, long i);
+lora::ndview<float, 1> unchecked_cut(lora::ndview<float, 2> v, long i);
+lora::ndview<float, 1> unchecked_literal(lora::ndview<float, 2> v);
+float unchecked_literal_element(lora::ndview<float, 2> v);
+std::size_t unchecked_layout();
 
 }  // namespace test
 
@@ -85,4 +90,22 @@ TEST_CASE("nd/view: a file compiled with LORA_CHECKS 0 is not checked, in the sa
   auto a = lora::zeros<float>(4, 5);
   a(1, 0) = 8;
   CHECK(test::unchecked_element(a, 0, 5) == 8);
+}
+
+TEST_CASE("nd/slice: slices, words and text, are checked and equal at every level of LORA_CHECKS, and views laid out alike") {
+  using namespace lora::literals;
+  std::vector<float> memory(20);
+  for (std::size_t i = 0; i < memory.size(); ++i) memory[i] = static_cast<float>(i);
+  const lora::ndview<float, 2> v(memory, {4, 5});
+  const auto same = [](const auto& a, const auto& b) { return a.data() == b.data() && a.shape() == b.shape() && a.stride() == b.stride(); };
+  CHECK(same(test::unchecked_cut(v, 4), v(lora::range(lora::_, lora::_, -1), 4)));
+  CHECK(same(test::unchecked_literal(v), v("::-1, 4"_s)));
+  CHECK(same(test::unchecked_literal(v), test::unchecked_cut(v, 4)));
+  CHECK(test::unchecked_literal_element(v) == v("3, 4"_s));
+  const lora::ndview<float, 2> small(memory, {3, 4});
+  CHECK_THROWS_WITH((void)test::unchecked_cut(v, 5), "index 5 is out of bounds for axis 1 of shape [4, 5]");
+  CHECK_THROWS_WITH((void)test::unchecked_literal(small), "index 4 is out of bounds for axis 1 of shape [3, 4]");
+  CHECK_THROWS_WITH((void)test::unchecked_literal_element(small), "index 3 is out of bounds for axis 0 of shape [3, 4]");
+  CHECK_THROWS_AS((void)small("3, 4"_s), lora::index_error);
+  CHECK(test::unchecked_layout() == sizeof(lora::ndview<float, 3>) * 1000 + sizeof(lora::ndarray<float, 3>));
 }

@@ -14,6 +14,20 @@
 
 namespace lora::inline v0 {
 
+/** The axes of a new array, from the farthest apart in memory to the nearest: {0, 1, 2} is C order, {2, 1, 0} F order. */
+template <std::size_t R>
+struct memory_order {
+  std::array<index_t, R> axes;
+  explicit constexpr memory_order(const std::array<index_t, R>& order) noexcept : axes(order) {}
+  /** @pre as many axes as the array has */
+  template <class... Integers>
+    requires(sizeof...(Integers) == R && (detail::is_index_word<Integers> && ...))
+  explicit constexpr memory_order(Integers... order) noexcept : axes{static_cast<index_t>(order)...} {}
+};
+template <class... Integers>
+  requires(detail::is_index_word<Integers> && ...)
+memory_order(Integers...) -> memory_order<sizeof...(Integers)>;
+
 template <class T, std::size_t R>
 class ndarray {
   static_assert(std::is_trivially_copyable_v<T> && !std::is_const_v<T>,
@@ -33,6 +47,20 @@ class ndarray {
   explicit ndarray(extents<R> shape, order o = order::C) : view_(nullptr, shape, o) {
     memory_ = aligned_bytes(static_cast<std::size_t>(view_.size()) * sizeof(T));
     view_ = ndview<T, R>(static_cast<T*>(memory_.data()), shape, view_.stride());
+  }
+
+  /**
+   * Uninitialised elements in any memory order without gaps: memory_order{axes} names each axis once, from the farthest apart in memory to the
+   * contiguous one. (0, 1, ..., R-1) is C order, the reverse is F order; uninit_like (nd/like.hpp) takes the order of another view.
+   * @throws shape_error when `axes` does not name each axis once, or the extents do not fit the address space; std::bad_alloc.
+   */
+  ndarray(extents<R> shape, memory_order<R> order_of_axes) {
+    const std::array<index_t, R>& axes = order_of_axes.axes;
+    const strides<R> stride = strides_for(ndview<T, R>(nullptr, shape).permute(axes).shape());
+    std::array<index_t, R> steps{};
+    for (std::size_t i = 0; i < R; ++i) steps[static_cast<std::size_t>(axes[i])] = stride[i];
+    memory_ = aligned_bytes(static_cast<std::size_t>(detail::product(shape.array().data(), R)) * sizeof(T));
+    view_ = ndview<T, R>(static_cast<T*>(memory_.data()), shape, strides<R>(steps));
   }
 
   ndarray(ndarray&& other) noexcept : memory_(std::move(other.memory_)), view_(other.view_) { other.view_ = {}; }
@@ -118,9 +146,32 @@ class ndarray {
   [[nodiscard]] extents<R> shape() const&& noexcept { return view_.shape(); }
   [[nodiscard]] const strides<R>& stride() const& noexcept { return view_.stride(); }
   [[nodiscard]] strides<R> stride() const&& noexcept { return view_.stride(); }
-  [[nodiscard]] index_t extent(std::size_t axis) const noexcept { return view_.extent(axis); }
-  [[nodiscard]] index_t stride(std::size_t axis) const noexcept { return view_.stride(axis); }
+  /** Of one axis; -1 is the last. */
+  template <class Integer>
+  [[nodiscard]] index_t extent(Integer axis) const noexcept {
+    return view_.extent(axis);
+  }
+  template <class Integer>
+  [[nodiscard]] index_t stride(Integer axis) const noexcept {
+    return view_.stride(axis);
+  }
   [[nodiscard]] index_t size() const noexcept { return view_.size(); }
+  [[nodiscard]] bool empty() const noexcept { return view_.empty(); }
+  [[nodiscard]] bool is_contiguous(order o = order::C) const noexcept { return view_.is_contiguous(o); }
+
+  /** As ndview: a view with the axes in reverse order, the element with its indices checked. */
+  [[nodiscard]] ndview<T, R> transpose() & noexcept LORA_LIFETIMEBOUND { return view_.transpose(); }
+  [[nodiscard]] ndview<const T, R> transpose() const& noexcept LORA_LIFETIMEBOUND { return view_.transpose(); }
+  void transpose() && = delete;       // lora: a view of a temporary array would dangle; name the array
+  void transpose() const&& = delete;  // lora: a view of a temporary array would dangle; name the array
+  template <class... Integers>
+      [[nodiscard]] T& at(Integers... indices) & LORA_LIFETIMEBOUND {
+    return view_.at(indices...);
+  }
+  template <class... Integers>
+  [[nodiscard]] const T& at(Integers... indices) const& LORA_LIFETIMEBOUND {
+    return view_.at(indices...);
+  }
 
  private:
   aligned_bytes memory_;
@@ -176,6 +227,15 @@ template <class T, std::size_t R>
 
 template <class V>
 concept viewable = requires(V& v) { as_view(v); };
+
+template <class V>
+inline constexpr bool is_array = false;
+template <class T, std::size_t R>
+inline constexpr bool is_array<ndarray<T, R>> = true;
+
+/** What the operations write to. V is deduced by V&&: not a temporary array, whose elements would be lost with it. */
+template <class V>
+concept named_array_or_view = viewable<V> && (std::is_lvalue_reference_v<V> || !is_array<std::remove_cv_t<V>>);
 
 }  // namespace detail
 }  // namespace lora::inline v0

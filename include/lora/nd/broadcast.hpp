@@ -2,6 +2,7 @@
 //
 // broadcast_to: a view that repeats the elements of a smaller one, by NumPy's rule, without a copy. The result is read-only by type,
 // because several of its elements share one address. Nothing else in the library broadcasts by itself: shapes that differ are errors.
+// broadcast_shapes: the shape to which several shapes broadcast together.
 //
 //   auto rows = lora::broadcast_to(bias, x.shape());         // [out] seen as [n, out]
 //   lora::apply(y, [](float a, float b) { return a + b; }, x, rows);
@@ -66,6 +67,48 @@ template <std::size_t R2, detail::gives_view Owner>
 }
 template <std::size_t R2, detail::gives_view Owner>
 void broadcast_to(const Owner&&, const extents<R2>&) = delete;  // lora: a view of a temporary array would dangle; name the array
+
+namespace detail {
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void raise_broadcast_shapes(std::size_t input, const index_t* shape, std::size_t rank,
+                                                                          const index_t* others, std::size_t others_rank) {
+  text t;
+  t << "broadcast_shapes: shape " << input << ", " << shape_text{shape, rank} << ", does not broadcast with "
+    << shape_text{others, others_rank} << ", the shape of those before it (aligned at the last axis, extents must be equal or 1)";
+  raise<shape_error>(t);
+}
+
+/** Widens `out` by one more shape; rank <= out_rank, and the axes before out_rank - known are not set yet. */
+constexpr void broadcast_shape(std::size_t input, const index_t* shape, std::size_t rank, index_t* out, std::size_t out_rank,
+                               std::size_t known) {
+  for (std::size_t i = 1; i <= rank; ++i) {
+    index_t& n = out[out_rank - i];
+    if (n != 1 && shape[rank - i] != 1 && n != shape[rank - i]) raise_broadcast_shapes(input, shape, rank, out + (out_rank - known), known);
+    if (n == 1) n = shape[rank - i];
+  }
+}
+
+}  // namespace detail
+
+/**
+ * The smallest shape that each of `shapes` broadcasts to: broadcast_shapes(extents{4, 1}, extents{3}) is [4, 3].
+ * @throws shape_error naming both shapes when two of them have different extents, neither 1, on one axis.
+ */
+template <std::size_t... R>
+  requires(sizeof...(R) > 0)
+[[nodiscard]] constexpr auto broadcast_shapes(const extents<R>&... shapes) {
+  constexpr std::size_t rank = [] {
+    std::size_t highest = 0;
+    ((highest = R > highest ? R : highest), ...);
+    return highest;
+  }();
+  std::array<index_t, rank> out{};
+  for (index_t& n : out) n = 1;
+  std::size_t input = 0;
+  std::size_t known = 0;
+  ((detail::broadcast_shape(input++, shapes.array().data(), R, out.data(), rank, known), known = R > known ? R : known), ...);
+  return extents<rank>(out);
+}
 
 }  // namespace lora::inline v0
 

@@ -37,8 +37,8 @@ template <class T, std::size_t R>
  * strides each level leaves one or two candidates; the general problem is a knapsack, so the work is bounded.
  */
 struct step_search {
-  index_t step[2 * max_rank];
-  index_t limit[2 * max_rank];
+  index_t step[2 * max_rank] = {};  // zeroed: inlined at a known rank, g++ 12 warns of their unused ends in the caller's file
+  index_t limit[2 * max_rank] = {};
   index_t reach[2 * max_rank + 1];    // largest sum of the steps from k on
   index_t divisor[2 * max_rank + 1];  // greatest common divisor of the steps from k on
   std::size_t count = 0;

@@ -52,7 +52,21 @@ template <class Error = shape_error, class Integer>
   return static_cast<index_t>(value);
 }
 
+/** An axis as a place: negative ones count from the end. Unchecked. */
+template <class Integer>
+[[nodiscard]] constexpr std::size_t axis_place(Integer axis, std::size_t rank) noexcept {
+  static_assert(is_index_word<Integer>, "lora: an axis is named by an integer");
+  if constexpr (std::is_signed_v<Integer>) {
+    return axis < 0 ? rank - static_cast<std::size_t>(-static_cast<index_t>(axis)) : static_cast<std::size_t>(axis);
+  } else {
+    return static_cast<std::size_t>(axis);
+  }
+}
+
 }  // namespace detail
+
+template <class T, std::size_t R>
+class ndview;
 
 /** The lengths of the axes, outermost first; each >= 0. */
 template <std::size_t R>
@@ -74,13 +88,19 @@ class extents {
     for (std::size_t i = 0; i < R; ++i) (void)detail::to_index(values_[i], "extent", false);
   }
 
-  [[nodiscard]] constexpr index_t operator[](std::size_t axis) const noexcept { return values_[axis]; }
+  /** Of one axis; -1 is the last. */
+  template <class Integer>
+  [[nodiscard]] constexpr index_t operator[](Integer axis) const noexcept {
+    return values_[detail::axis_place(axis, R)];
+  }
   [[nodiscard]] constexpr const std::array<index_t, R>& array() const& noexcept { return values_; }
   // By value: `for (index_t n : a(0, all).shape().array())` would otherwise walk over a dead temporary.
   [[nodiscard]] constexpr std::array<index_t, R> array() const&& noexcept { return values_; }
   friend constexpr bool operator==(const extents&, const extents&) noexcept = default;
 
  private:
+  template <class, std::size_t>
+  friend class ndview;  // writes slices in place, and what it has checked unchecked
   std::array<index_t, R> values_{};
 };
 
@@ -101,12 +121,18 @@ class strides {
 
   explicit constexpr strides(const std::array<index_t, R>& values) noexcept : values_{values} {}
 
-  [[nodiscard]] constexpr index_t operator[](std::size_t axis) const noexcept { return values_[axis]; }
+  /** Of one axis; -1 is the last. */
+  template <class Integer>
+  [[nodiscard]] constexpr index_t operator[](Integer axis) const noexcept {
+    return values_[detail::axis_place(axis, R)];
+  }
   [[nodiscard]] constexpr const std::array<index_t, R>& array() const& noexcept { return values_; }
   [[nodiscard]] constexpr std::array<index_t, R> array() const&& noexcept { return values_; }
   friend constexpr bool operator==(const strides&, const strides&) noexcept = default;
 
  private:
+  template <class, std::size_t>
+  friend class ndview;  // writes slices in place, and what it has checked unchecked
   std::array<index_t, R> values_{};
 };
 

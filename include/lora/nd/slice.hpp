@@ -7,12 +7,15 @@
 //   a(range(_, _, -1))          a[::-1]
 //   a(ellipsis, newaxis, -1)    a[..., None, -1]
 //
+// The same as text, a("1:, :, 2"_s), is in nd/slice_text.hpp.
 // Bounds are strict: an index outside [-n, n) and a range bound outside [-n, n] throw, with axis and shape in the message.
 // range(...).clamp() follows Python's rule instead and cuts bounds to the axis.
 #ifndef LORA_ND_SLICE_HPP
 #define LORA_ND_SLICE_HPP
 
 #include <lora/nd/shape.hpp>
+
+#include <concepts>
 
 namespace lora::inline v0 {
 
@@ -64,7 +67,7 @@ struct slice_item {
 [[noreturn, gnu::cold, gnu::noinline]] inline void raise_bound(index_t bound, std::size_t axis, const index_t* shape, std::size_t rank) {
   text t;
   t << "slice bound " << bound << " is out of bounds for axis " << axis << " of shape " << shape_text{shape, rank}
-    << " (range(...).clamp() cuts bounds to the axis)";
+    << " (clamp() cuts bounds to the axis)";
   raise<index_error>(t);
 }
 
@@ -74,19 +77,21 @@ struct slice_item {
   raise<index_error>(t);
 }
 
-/** One bound in [0, n], or [-1, n-1] when the step is negative, by Python's rule for the clamped form and strictly otherwise. */
-[[nodiscard]] constexpr index_t resolve_bound(const slice_item& item, index_t bound, std::size_t axis, const index_t* shape,
-                                              std::size_t rank) {
-  const index_t n = shape[axis];
-  const index_t low = item.step < 0 ? -1 : 0;
-  const index_t high = item.step < 0 ? n - 1 : n;
-  if (!item.clamped && (bound < -n || bound > n)) raise_bound(bound, axis, shape, rank);
-  if (bound < 0) {
-    // bound + n cannot overflow: bound < 0 <= n.
-    return bound + n < low ? low : bound + n;
+/** How many items there are of each kind: what a slice does to a rank. */
+struct slice_counts {
+  std::size_t indices = 0;
+  std::size_t axes = 0;
+  std::size_t added = 0;
+  std::size_t ellipses = 0;
+
+  LORA_ALWAYS_INLINE constexpr void add(slice_kind kind) noexcept {
+    indices += kind == slice_kind::index ? 1u : 0u;
+    axes += kind == slice_kind::range ? 1u : 0u;
+    added += kind == slice_kind::newaxis ? 1u : 0u;
+    ellipses += kind == slice_kind::ellipsis ? 1u : 0u;
   }
-  return bound > high ? high : bound;
-}
+  [[nodiscard]] constexpr std::size_t consumed() const noexcept { return indices + axes; }
+};
 
 struct slice_result {
   index_t offset = 0;
@@ -94,64 +99,128 @@ struct slice_result {
 };
 
 /**
- * Applies `count` items to a shape. Items that consume an axis must not be more than `rank`, and there is at most one ellipsis (the
- * callers see to both); missing items mean whole axes. `out_shape` and `out_stride` have room for rank plus the number of newaxis
- * items. The offset of a result without elements is 0, so that no address outside the array is ever formed.
+ * A slice on its way from one shape to another: one call an item, in order. Inlined into whoever knows the items: apply_slice() below,
+ * which is compiled once and loops, and slice_literal (nd/slice_text.hpp), where they are constants and little is left of the code.
  */
-constexpr slice_result apply_slice(const slice_item* items, std::size_t count, const index_t* shape, const index_t* stride,
-                                   std::size_t rank, index_t* out_shape, index_t* out_stride) {
-  std::size_t consuming = 0;
-  for (std::size_t i = 0; i < count; ++i) consuming += (items[i].kind == slice_kind::index || items[i].kind == slice_kind::range) ? 1u : 0u;
-
-  slice_result r;
+struct slice_walk {
+  const index_t* shape;
+  const index_t* stride;
+  std::size_t rank;
+  index_t* out_shape;
+  index_t* out_stride;
   std::size_t axis = 0;
-  const auto keep = [&](index_t extent, index_t step) {
-    out_shape[r.rank] = extent;
-    out_stride[r.rank] = step;
-    ++r.rank;
-  };
-  const auto keep_axes = [&](std::size_t n) {
-    for (std::size_t i = 0; i < n; ++i, ++axis) keep(shape[axis], stride[axis]);
-  };
+  slice_result result{};
+  bool empty = false;
 
-  for (std::size_t i = 0; i < count; ++i) {
-    const slice_item& item = items[i];
-    switch (item.kind) {
+  // Wraps instead of overflowing: an array without elements may have any strides, and an empty range may start one past the end. The
+  // products are then not used; for all others they fit, because the elements they lead to have addresses.
+  LORA_ALWAYS_INLINE static constexpr index_t times(index_t a, index_t b) {
+    return static_cast<index_t>(static_cast<std::size_t>(a) * static_cast<std::size_t>(b));
+  }
+  LORA_ALWAYS_INLINE constexpr void advance(index_t i) {
+    result.offset = static_cast<index_t>(static_cast<std::size_t>(result.offset) + static_cast<std::size_t>(times(i, stride[axis])));
+  }
+
+  LORA_ALWAYS_INLINE constexpr void keep(index_t extent, index_t step) {
+    out_shape[result.rank] = extent;
+    out_stride[result.rank] = step;
+    ++result.rank;
+    empty = empty || extent == 0;
+  }
+
+  LORA_ALWAYS_INLINE constexpr void keep_axes(std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i, ++axis) keep(shape[axis], stride[axis]);
+  }
+
+  LORA_ALWAYS_INLINE constexpr void take(slice_kind kind, const slice_item& item, std::size_t under_ellipsis) {
+    switch (kind) {
       case slice_kind::newaxis:
         keep(1, 0);
         break;
       case slice_kind::ellipsis:
-        keep_axes(rank - consuming);
+        keep_axes(under_ellipsis);
         break;
-      case slice_kind::index: {
-        const index_t n = shape[axis];
-        if (item.start < -n || item.start >= n) raise_index(item.start, axis, shape, rank);
-        r.offset += (item.start < 0 ? item.start + n : item.start) * stride[axis];
-        ++axis;
+      case slice_kind::index:
+        take_index(item.start);
         break;
-      }
-      case slice_kind::range: {
-        if (item.step == 0) raise_zero_step(axis);
-        const index_t n = shape[axis];
-        const index_t start = item.has_start ? resolve_bound(item, item.start, axis, shape, rank) : (item.step < 0 ? n - 1 : 0);
-        const index_t stop = item.has_stop ? resolve_bound(item, item.stop, axis, shape, rank) : (item.step < 0 ? -1 : n);
-        const index_t distance = item.step < 0 ? start - stop : stop - start;
-        // In unsigned arithmetic, because the most negative step has no positive counterpart.
-        const auto width = item.step < 0 ? 0 - static_cast<std::size_t>(item.step) : static_cast<std::size_t>(item.step);
-        const index_t extent = distance <= 0 ? 0 : static_cast<index_t>((static_cast<std::size_t>(distance) - 1) / width) + 1;
-        r.offset += start * stride[axis];
-        // With at most one element the step is never taken; a huge one must not overflow the product.
-        keep(extent, extent > 1 ? stride[axis] * item.step : stride[axis]);
-        ++axis;
+      case slice_kind::range:
+        take_range(item);
         break;
-      }
     }
   }
-  keep_axes(rank - axis);
-  // Also where an axis was empty before: an index on another axis then has nothing to point at.
-  for (std::size_t i = 0; i < r.rank; ++i)
-    if (out_shape[i] == 0) r.offset = 0;
-  return r;
+
+  LORA_ALWAYS_INLINE constexpr void take_index(index_t index) {
+    const index_t n = shape[axis];
+    const index_t i = index < 0 ? index + n : index;  // cannot overflow: index < 0 <= n
+    // One comparison for both ends: a negative i is a huge unsigned number.
+    if (static_cast<std::size_t>(i) >= static_cast<std::size_t>(n)) raise_index(index, axis, shape, rank);
+    advance(i);
+    ++axis;
+  }
+
+  LORA_ALWAYS_INLINE constexpr void take_range(const slice_item& item) {
+    if (item.step == 1)  // apart from the rest, because a division costs as much as all of this
+      take_unit_range(item);
+    else
+      take_stepped_range(item);
+  }
+
+  LORA_ALWAYS_INLINE constexpr void take_unit_range(const slice_item& item) {
+    const index_t n = shape[axis];
+    const index_t start = item.has_start ? bound(item, item.start, 0, n) : 0;
+    const index_t stop = item.has_stop ? bound(item, item.stop, 0, n) : n;
+    advance(start);
+    keep(stop > start ? stop - start : 0, stride[axis]);
+    ++axis;
+  }
+
+  LORA_ALWAYS_INLINE constexpr void take_stepped_range(const slice_item& item) {
+    if (item.step == 0) raise_zero_step(axis);
+    const index_t n = shape[axis];
+    const bool back = item.step < 0;
+    const index_t low = back ? -1 : 0;
+    const index_t high = back ? n - 1 : n;
+    const index_t start = item.has_start ? bound(item, item.start, low, high) : (back ? high : low);
+    const index_t stop = item.has_stop ? bound(item, item.stop, low, high) : (back ? low : high);
+    const index_t distance = back ? start - stop : stop - start;
+    // In unsigned arithmetic, because the most negative step has no positive counterpart.
+    const auto width = back ? 0 - static_cast<std::size_t>(item.step) : static_cast<std::size_t>(item.step);
+    index_t extent = 0;
+    if (distance > 0) extent = width == 1 ? distance : static_cast<index_t>((static_cast<std::size_t>(distance) - 1) / width) + 1;
+    advance(start);
+    keep(extent, extent > 1 ? times(stride[axis], item.step) : stride[axis]);  // with at most one element the step is never taken
+    ++axis;
+  }
+
+  /** One bound, counted from the start of the axis and cut to [low, high]; strict ones that lie outside [-n, n] are refused first. */
+  LORA_ALWAYS_INLINE constexpr index_t bound(const slice_item& item, index_t value, index_t low, index_t high) const {
+    const index_t n = shape[axis];
+    const index_t b = value < 0 ? value + n : value;
+    if (static_cast<std::size_t>(b) > static_cast<std::size_t>(n) && !item.clamped) raise_bound(value, axis, shape, rank);
+    return b < low ? low : (b > high ? high : b);
+  }
+
+  /** The offset of a result without elements is 0, so that no address outside the array is ever formed. */
+  LORA_ALWAYS_INLINE constexpr slice_result finish() {
+    // Also where an axis was empty before: an index on another axis then has nothing to point at.
+    if (empty) result.offset = 0;
+    return result;
+  }
+};
+
+/**
+ * Applies `count` items to a shape. Items that consume an axis must not be more than `rank`, and there is at most one ellipsis (the
+ * callers see to both); missing items mean whole axes. `out_shape` and `out_stride` have room for rank plus the number of newaxis
+ * items.
+ */
+constexpr slice_result apply_slice(const slice_item* items, std::size_t count, const index_t* shape, const index_t* stride,
+                                   std::size_t rank, index_t* out_shape, index_t* out_stride) {
+  slice_counts counts;
+  for (std::size_t i = 0; i < count; ++i) counts.add(items[i].kind);
+  slice_walk walk{shape, stride, rank, out_shape, out_stride};
+  for (std::size_t i = 0; i < count; ++i) walk.take(items[i].kind, items[i], rank - counts.consumed());
+  walk.keep_axes(rank - walk.axis);
+  return walk.finish();
 }
 
 }  // namespace detail
@@ -216,20 +285,42 @@ template <class S>
   return item;
 }
 
+/** A whole slice in one argument, its kinds of items known at compile time: slice_literal (nd/slice_text.hpp). */
+template <class S>
+concept compiled_slice = requires {
+  { S::counts } -> std::same_as<const slice_counts&>;
+};
+
 /** What a pack of words does to a rank. */
 template <class... S>
 struct slice_words {
-  static constexpr std::size_t indices = (std::size_t{0} + ... + (is_index_word<S> ? 1u : 0u));
-  static constexpr std::size_t axes = (std::size_t{0} + ... + (is_axis_word<S> ? 1u : 0u));
-  static constexpr std::size_t added = (std::size_t{0} + ... + (std::is_same_v<S, newaxis_t> ? 1u : 0u));
-  static constexpr std::size_t ellipses = (std::size_t{0} + ... + (std::is_same_v<S, ellipsis_t> ? 1u : 0u));
+  static constexpr slice_counts counts{(std::size_t{0} + ... + (is_index_word<S> ? 1u : 0u)),
+                                       (std::size_t{0} + ... + (is_axis_word<S> ? 1u : 0u)),
+                                       (std::size_t{0} + ... + (std::is_same_v<S, newaxis_t> ? 1u : 0u)),
+                                       (std::size_t{0} + ... + (std::is_same_v<S, ellipsis_t> ? 1u : 0u))};
   static constexpr bool valid = (is_slice_word<S> && ...);
-  static constexpr std::size_t consumed = indices + axes;
+  static constexpr bool compiled = false;
+};
+template <compiled_slice S>
+struct slice_words<S> {
+  static constexpr slice_counts counts = S::counts;
+  static constexpr bool valid = true;
+  static constexpr bool compiled = true;
 };
 
 /** Whether a view of rank R can be called with words of these types. */
 template <std::size_t R, class... S>
-inline constexpr bool slices = slice_words<S...>::valid && slice_words<S...>::consumed <= R && slice_words<S...>::ellipses <= 1;
+inline constexpr bool slices =
+    slice_words<S...>::valid && slice_words<S...>::counts.consumed() <= R && slice_words<S...>::counts.ellipses <= 1;
+
+/** Whether it then names one element: R integers and nothing else. */
+template <std::size_t R, class... S>
+inline constexpr bool names_element = slice_words<S...>::counts.indices == R && slice_words<S...>::counts.axes == 0 &&
+                                      slice_words<S...>::counts.added == 0 && slice_words<S...>::counts.ellipses == 0;
+
+/** The rank of what it gives otherwise. */
+template <std::size_t R, class... S>
+inline constexpr std::size_t rank_after = R - slice_words<S...>::counts.indices + slice_words<S...>::counts.added;
 
 }  // namespace detail
 }  // namespace lora::inline v0

@@ -137,8 +137,15 @@ class ndview {
   [[nodiscard]] constexpr extents<R> shape() const&& noexcept { return shape_; }
   [[nodiscard]] constexpr const strides<R>& stride() const& noexcept { return strides_; }
   [[nodiscard]] constexpr strides<R> stride() const&& noexcept { return strides_; }
-  [[nodiscard]] constexpr index_t extent(std::size_t axis) const noexcept { return shape_[axis]; }
-  [[nodiscard]] constexpr index_t stride(std::size_t axis) const noexcept { return strides_[axis]; }
+  /** Of one axis; -1 is the last. */
+  template <class Integer>
+  [[nodiscard]] constexpr index_t extent(Integer axis) const noexcept {
+    return shape_[axis];
+  }
+  template <class Integer>
+  [[nodiscard]] constexpr index_t stride(Integer axis) const noexcept {
+    return strides_[axis];
+  }
   /** Number of elements; 1 for rank 0. */
   [[nodiscard]] constexpr index_t size() const noexcept { return detail::product(shape_.array().data(), R); }
   [[nodiscard]] constexpr bool empty() const noexcept { return size() == 0; }
@@ -151,25 +158,22 @@ class ndview {
   /**
    * With R integers: the element, negative indices counting from the end; unchecked unless LORA_CHECKS >= 1. (A view of rank 0 has
    * one element, v().)
-   * With slice words (range, all, newaxis, ellipsis; trailing axes may be left out): a view, always checked.
+   * With slice words (range, all, newaxis, ellipsis; trailing axes may be left out): a view, always checked. So is a slice written
+   * as text, "1:, 2"_s (nd/slice_text.hpp), the element of one that holds R integers included.
    *
    * @throws index_error naming index, axis and shape, when a slice reaches outside.
    * @par Cost   an element: one multiply-add an axis. A slice: some nanoseconds, no allocation.
    */
   template <int Checks = LORA_CHECKS, class... S>
     requires(detail::slices<R, S...>)
-  [[nodiscard]] constexpr decltype(auto) operator()(const S&... words) const {
-    using pack = detail::slice_words<S...>;
-    if constexpr (pack::indices == R && sizeof...(S) == R) {
+  [[nodiscard]] LORA_ALWAYS_INLINE constexpr decltype(auto) operator()(const S&... words) const {
+    if constexpr (detail::slice_words<S...>::compiled) {
+      return compiled<S...>(words...);
+    } else if constexpr (detail::names_element<R, S...>) {
       return element<Checks>(std::make_index_sequence<R>{}, words...);
     } else {
-      constexpr std::size_t rank_out = R - pack::indices + pack::added;
       const std::array<detail::slice_item, sizeof...(S)> items{detail::to_item(words)...};
-      std::array<index_t, rank_out> shape_out{};
-      std::array<index_t, rank_out> stride_out{};
-      const auto r = detail::apply_slice(items.data(), sizeof...(S), shape_.array().data(), strides_.array().data(), R, shape_out.data(),
-                                         stride_out.data());
-      return ndview<T, rank_out>(data_ + r.offset, extents<rank_out>(shape_out), strides<rank_out>(stride_out));
+      return sliced<detail::rank_after<R, S...>>(items.data(), sizeof...(S));
     }
   }
 
@@ -243,6 +247,36 @@ class ndview {
   }
 
  private:
+  template <class, std::size_t>
+  friend class ndview;
+
+  // Straight into the result: a part of what fits the address space fits it too, and there is nothing else to check.
+  template <std::size_t Out>
+  [[nodiscard]] constexpr ndview<T, Out> sliced(const detail::slice_item* items, std::size_t count) const {
+    ndview<T, Out> v;
+    v.data_ = data_ + detail::apply_slice(items, count, shape_.values_.data(), strides_.values_.data(), R, v.shape_.values_.data(),
+                                          v.strides_.values_.data())
+                          .offset;
+    return v;
+  }
+
+  template <class Slice>
+  [[nodiscard]] LORA_ALWAYS_INLINE constexpr ndview<T, detail::rank_after<R, Slice>> compiled(const Slice& slice) const
+    requires(!detail::names_element<R, Slice>)
+  {
+    ndview<T, detail::rank_after<R, Slice>> v;
+    v.data_ =
+        data_ +
+        slice.template apply<R>(shape_.values_.data(), strides_.values_.data(), v.shape_.values_.data(), v.strides_.values_.data()).offset;
+    return v;
+  }
+  template <class Slice>
+  [[nodiscard]] LORA_ALWAYS_INLINE constexpr T& compiled(const Slice& slice) const
+    requires(detail::names_element<R, Slice>)
+  {
+    return data_[slice.template apply<R>(shape_.values_.data(), strides_.values_.data(), nullptr, nullptr).offset];
+  }
+
   constexpr void require_inside(std::size_t available) const {
     const auto reach = detail::span_of(shape_.array().data(), strides_.array().data(), R);
     if (!reach.fits || reach.below != 0 || static_cast<std::size_t>(reach.size) > available)
@@ -252,8 +286,8 @@ class ndview {
   static constexpr ndview from_parts(T* data, const std::array<index_t, R>& shape, const std::array<index_t, R>& stride) noexcept {
     ndview v;
     v.data_ = data;
-    v.shape_ = extents<R>(shape);
-    v.strides_ = strides<R>(stride);
+    v.shape_.values_ = shape;  // extents of a view: they have been checked
+    v.strides_.values_ = stride;
     return v;
   }
 

@@ -66,12 +66,18 @@ def address(a):
     return a.__array_interface__["data"][0] // a.itemsize
 
 
+def counted(shape):
+    return np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
+
+
 def base_array(draw, rank, longest):
     """An array of int32 in C, F, permuted, stepped or reversed order."""
     shape = [draw.between(0 if draw.chance(10) else 1, longest) for _ in range(rank)]
     kind = draw.below(5)
     if kind == 1:
-        return np.zeros(shape, dtype=np.int32, order="F")
+        a = np.empty(shape, dtype=np.int32, order="F")
+        a.transpose()[...] = counted(shape[::-1])
+        return a
     order = list(range(rank))
     if kind >= 2:
         for i in range(rank - 1, 0, -1):
@@ -79,7 +85,7 @@ def base_array(draw, rank, longest):
             order[i], order[j] = order[j], order[i]
     steps = [draw.one_of([1, 1, 2, -1, -2]) if kind >= 3 else 1 for _ in range(rank)]
     full = [max(1, n) * abs(s) for n, s in zip(shape, steps)]
-    a = np.zeros([full[i] for i in order], dtype=np.int32)
+    a = counted([full[i] for i in order])
     a = a.transpose([order.index(i) for i in range(rank)])
     a = a[tuple(slice(None, None, s) for s in steps)]
     return a[tuple(slice(0, n) for n in shape)]
@@ -196,4 +202,5 @@ def main():
     (out / "cases.inc").write_text(text)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// EXPECT: a view of a temporary array would dangle
+#include <lora/nd/array.hpp>
+#include <lora/nd/axes.hpp>
+
+int main() {
+  auto a = lora::zeros<float>(4, 6);
+  (void)lora::flip(a, 0);
+#ifdef LORA_MUST_FAIL
+  (void)lora::flip(lora::zeros<float>(4, 6), 0);
+#endif
+}

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// EXPECT: more than 32 items
+#include <lora/nd/slice_text.hpp>
+#include <lora/nd/view.hpp>
+
+using namespace lora::literals;
+
+int main() {
+  float memory[6] = {};
+  lora::ndview<float, 2> v(memory, {2, 3});
+  (void)v("1:, 2"_s);
+#ifdef LORA_MUST_FAIL
+  (void)v(
+      "None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, 0"_s);
+#endif
+}
