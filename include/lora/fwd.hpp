@@ -38,6 +38,8 @@ class ndview;
 template <class T, std::size_t R>
 class ndarray;
 class any_view;
+template <std::size_t N>
+class axes;
 class slice_text;
 template <class Recipe>
 class view_sequence;

@@ -42,19 +42,35 @@
 #include <lora/nd/view.hpp>
 #include <lora/nd/windows.hpp>
 
+#include <lora/simd/active.hpp>
 #include <lora/simd/avx2.hpp>
 #include <lora/simd/avx512.hpp>
+#include <lora/simd/convert.hpp>
 #include <lora/simd/dispatch.hpp>
 #include <lora/simd/generic.hpp>
 #include <lora/simd/isa.hpp>
 #include <lora/simd/kernel.hpp>
+#include <lora/simd/math.hpp>
+#include <lora/simd/reduce.hpp>
+#include <lora/simd/stream.hpp>
+#include <lora/simd/transpose.hpp>
+#include <lora/simd/vec.hpp>
 
 #include <lora/parallel/executor.hpp>
 
+#include <lora/ops/activation.hpp>
 #include <lora/ops/apply.hpp>
+#include <lora/ops/argmax.hpp>
 #include <lora/ops/cast.hpp>
 #include <lora/ops/copy.hpp>
 #include <lora/ops/fill.hpp>
+#include <lora/ops/join.hpp>
+#include <lora/ops/normalize.hpp>
+#include <lora/ops/reduce.hpp>
+#include <lora/ops/reduce_plan.hpp>
+#include <lora/ops/reduce_rules.hpp>
+#include <lora/ops/rows.hpp>
+#include <lora/ops/softmax.hpp>
 
 #include <lora/linalg/forward.hpp>
 #include <lora/linalg/merge.hpp>

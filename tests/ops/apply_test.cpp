@@ -166,8 +166,9 @@ TEST_CASE("ops/apply: a broadcast input, an array and a temporary one, a functio
   };
   lora::apply(y, add, y);
   CHECK(sum == 4 * (10 + 11 + 12));
+  auto none = lora::zeros<float>(0, 3);
   lora::apply(
-      lora::zeros<float>(0, 3), [](float) { return 1.0f; }, lora::zeros<float>(0, 3));
+      none, [](float) { return 1.0f; }, lora::zeros<float>(0, 3));
   float x = 2;
   lora::apply(
       ndview<float, 0>(&x, {}), [](float v) { return v * v; }, ndview<float, 0>(&x, {}));

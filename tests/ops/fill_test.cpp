@@ -48,7 +48,8 @@ TEST_CASE("ops/fill: slices of arrays, arrays, 16-bit elements, one element") {
   double x = 0;
   lora::fill(ndview<double, 0>(&x, {}), 3);
   CHECK(x == 3);
-  lora::fill(lora::zeros<int>(0, 3), 1);
+  auto none = lora::zeros<int>(0, 3);
+  lora::fill(none, 1);
 }
 
 TEST_CASE("ops/fill: elements that share an address are no obstacle") {

@@ -10,6 +10,13 @@
 
 #include <lora/config.hpp>
 
+#if defined(__x86_64__) || defined(__i386__)
+#define LORA_X86 1
+#include <cpuid.h>
+#else
+#define LORA_X86 0
+#endif
+
 // Target attributes only add instruction sets, so the "avx2" kernel of a file compiled with -march=native holds AVX-512 code under
 // the same name as the one of a file without flags. The linker keeps one copy of each name; if it kept the wrong one for both, the
 // program would stop on an older CPU. Hence every kernel, the table, and what inlines them live in an inline namespace spelt from
@@ -60,12 +67,6 @@
 /** For example isa_base without flags, isa_avx2m with -mavx2 -mfma, isa_avx2mhfxb with -march=native on this generation. */
 #define LORA_ISA_TAG LORA_TU_PASTE(LORA_TU_AVX, LORA_TU_FMA, LORA_TU_F16C, LORA_TU_AVX512F, LORA_TU_AVX512X, LORA_TU_BF16)
 
-#if defined(__x86_64__) || defined(__i386__)
-#define LORA_X86 1
-#else
-#define LORA_X86 0
-#endif
-
 namespace lora::inline v0::simd {
 
 inline namespace LORA_ISA_TAG {
@@ -76,13 +77,25 @@ struct isa_tag {};
 /** Families of kernels, in rising order of what they ask of the CPU. */
 enum class tier : unsigned char {
   generic,  ///< xsimd at the instruction set that the including file is compiled for; runs wherever that file runs
-  avx2,     ///< AVX2 and FMA
+  avx2,     ///< AVX2, FMA and F16C
   avx512,   ///< AVX-512 F, BW, DQ and VL
 };
 
 inline constexpr unsigned tier_count = 3;
 
 [[nodiscard]] constexpr const char* name_of(tier t) noexcept { return t == tier::avx512 ? "avx512" : t == tier::avx2 ? "avx2" : "generic"; }
+
+#if LORA_X86
+namespace detail {
+
+/** Conversion of binary16 by the CPU; clang 14's __builtin_cpu_supports does not know it. What saves AVX registers saves its state too. */
+[[nodiscard]] inline bool cpu_has_f16c() noexcept {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & (1u << 29)) != 0;
+}
+
+}  // namespace detail
+#endif
 
 /** The highest tier that this CPU and operating system support. Asks the CPU each time; kernels() remembers. */
 [[nodiscard]] inline tier best_tier() noexcept {
@@ -91,7 +104,7 @@ inline constexpr unsigned tier_count = 3;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     return tier::avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return tier::avx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && detail::cpu_has_f16c()) return tier::avx2;
 #endif
   return tier::generic;
 }

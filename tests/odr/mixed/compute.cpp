@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One variant: prints the active tier, a hash of the bits of forward, copy and apply for several shapes and every tier, and whether
+// One variant: prints the active tier, a hash of the bits of forward, copy, apply, reductions and casts for several shapes and every tier, and whether
 // this file's element access is checked. VARIANT is the name of the function; the flags are the test (../CMakeLists.txt).
 #include <csetjmp>
 #include <cstdint>
@@ -62,6 +62,43 @@ void operations() {
   std::printf("%s copy, apply %016llx\n", variant, static_cast<unsigned long long>(hash(to)));
 }
 
+void reductions(const char* name, lora::simd::tier tier) {
+  const auto x = numbers(37, 131, 6);
+  lora::ndarray<float, 2> y({1, 4 + 2 * 131});
+  y(0, 0) = lora::sum(x, tier);
+  y(0, 1) = lora::max(x.view().transpose(), tier);
+  y(0, 2) = lora::norm_l2(x, tier);
+  y(0, 3) = static_cast<float>(lora::argmax(x, tier));
+  lora::sum(x, lora::axes{0}, y(0, lora::range(4, 4 + 131)), tier);
+  auto halves = lora::uninit<lora::bfloat16>(131);
+  lora::cast(x(5), halves, tier);
+  lora::cast(halves, y(0, lora::range(4 + 131, lora::_)), tier);
+  std::printf("%s reduce, cast %s %016llx\n", variant, name, static_cast<unsigned long long>(hash(y)));
+}
+
+// Kernels of element-wise operations: transposed and streamed copies, apply on long rows, the vector math.
+void elements() {
+  const auto from = numbers(67, 131, 6);
+  lora::ndarray<float, 2> to({131, 67});
+  lora::copy(from.view().transpose(), to);
+  std::printf("%s transpose %016llx\n", variant, static_cast<unsigned long long>(hash(to)));
+  lora::gelu(to, to);
+  lora::softmax(to, to, 0);
+  lora::log_softmax(to, to, 1);
+  const auto weight = numbers(1, 67, 7);
+  lora::layer_norm(to, weight(0), weight(0), 1e-5, to);
+  lora::rms_norm(to, weight(0), 1e-5, to);
+  std::printf("%s math %016llx\n", variant, static_cast<unsigned long long>(hash(to)));
+  // Double goes through plain loops, in which a compiler fuses what the flags of its file let it: those must stay in that file.
+  auto wide = lora::zeros<double>(131, 67);
+  lora::cast(to, wide);
+  const auto scale = lora::full(lora::extents{67}, 1.25);
+  lora::layer_norm(wide, scale, scale, 1e-5, wide);
+  lora::softmax(wide, wide, -1);
+  lora::cast(wide, to);
+  std::printf("%s double %016llx\n", variant, static_cast<unsigned long long>(hash(to)));
+}
+
 void probe_checks() {
   std::vector<float> four{1, 2, 3, 4};
   const lora::ndview<float, 1> two(four.data(), {2});
@@ -82,5 +119,9 @@ extern "C" void VARIANT() {
   products("avx2", lora::simd::tier::avx2);
   products("avx512", lora::simd::tier::avx512);
   operations();
+  reductions("generic", lora::simd::tier::generic);
+  reductions("avx2", lora::simd::tier::avx2);
+  reductions("avx512", lora::simd::tier::avx512);
+  elements();
   probe_checks();
 }

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// EXPECT: the output is a read-only view
+#include <lora/ops/join.hpp>
+
+int main() {
+  auto a = lora::zeros<float>(4, 6);
+  auto out = lora::zeros<float>(8, 6);
+  lora::concatenate_into(out, 0, a, a);
+#ifdef LORA_MUST_FAIL
+  const auto& fixed = out;
+  lora::concatenate_into(fixed, 0, a, a);
+#endif
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// EXPECT: the output of concatenate has the inputs' rank, that of stack one axis more
+#include <lora/ops/join.hpp>
+
+int main() {
+  auto a = lora::zeros<float>(4, 6);
+  auto out = lora::zeros<float>(8, 6);
+  lora::concatenate_into(out, 0, a, a);
+#ifdef LORA_MUST_FAIL
+  lora::stack_into(out, 0, a, a);
+#endif
+}
