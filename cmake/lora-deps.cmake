@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Finds what lora's targets need. Used by lora's own CMakeLists.txt and, installed, by loraConfig.cmake, so that both find the
-# same things by the same rules. Leaves lora_xsimd_problem and lora_json_problem: empty, or one sentence with its remedy.
+# same things by the same rules. Leaves lora_<what>_problem for xsimd, json, zlib and eigen:
+# empty, or one sentence with its remedy.
 
 set(lora_xsimd_problem "")
 if(NOT TARGET xsimd)
@@ -28,5 +29,21 @@ if(NOT TARGET nlohmann_json::nlohmann_json)
   find_package(nlohmann_json CONFIG QUIET)
   if(NOT TARGET nlohmann_json::nlohmann_json)
     set(lora_json_problem "nlohmann_json was not found. On Debian: apt-get install nlohmann-json3-dev")
+  endif()
+endif()
+
+set(lora_zlib_problem "")
+if(NOT TARGET ZLIB::ZLIB)
+  find_package(ZLIB QUIET)
+  if(NOT TARGET ZLIB::ZLIB)
+    set(lora_zlib_problem "zlib was not found. On Debian: apt-get install zlib1g-dev")
+  endif()
+endif()
+
+set(lora_eigen_problem "")
+if(NOT TARGET Eigen3::Eigen)
+  find_package(Eigen3 CONFIG QUIET)
+  if(NOT TARGET Eigen3::Eigen)
+    set(lora_eigen_problem "Eigen3 was not found. On Debian: apt-get install libeigen3-dev")
   endif()
 endif()

@@ -43,7 +43,8 @@ def run(compiler, work, place, number, code, expected):
     stem = re.sub(r"\W", "_", f"{place}_{number}")
     source, program = work / (stem + ".cpp"), work / stem
     source.write_text(f'#line {number} "{place}"\n{code}', encoding="utf-8")
-    compiled = subprocess.run([*compiler, str(source), "-o", str(program)], capture_output=True, text=True)
+    libraries = [flag for flag in compiler if flag.startswith("-l")]  # the linker wants them behind what uses them
+    compiled = subprocess.run([*compiler, str(source), "-o", str(program), *libraries], capture_output=True, text=True)
     if compiled.returncode:
         return "does not compile:\n" + compiled.stderr
     try:

@@ -7,8 +7,10 @@
 
 #include <lora/lora.hpp>
 
+#include <lora/interop/dlpack.hpp>
 #include <lora/io/contract.hpp>
 #include <lora/io/npy.hpp>
+#include <lora/io/npz_writer.hpp>
 #include <lora/io/peft.hpp>
 #include <lora/io/safetensors.hpp>
 
@@ -40,6 +42,16 @@ int arrays() {
   lora::copy(sum(lora::range(0, 2)), sum(lora::range(1, 3)));  // overlapping
   if (sum(2, 5) != T(10)) return __LINE__;
   return lora::any_view(v).template as<T, 2>()(1, 5) == T(5) ? 0 : __LINE__;
+}
+
+/** Arrays to and from the rest of the world; 0, or the line of the first wrong result. */
+inline int exchange() {
+  auto t = lora::from_dlpack(lora::to_dlpack(lora::full(lora::extents{2, 3}, 2.0f)));
+  const auto v = t.view().as<float, 2>();
+  if (v(1, 2) != 2.0f || lora::from_dlpack(lora::to_dlpack_legacy(t.view(), nullptr)).copied()) return __LINE__;
+  const lora::detail::npy_layout layout(v, "v");
+  if (layout.size_bytes() != 128 + 24 || lora::detail::crc32_of("123456789", 9) != 0xcbf43926u) return __LINE__;
+  return 0;
 }
 
 /** The way of the data: files, contract, bound adapter, published set, pinned reader, y. `digits` is examples/data/digits. */
@@ -80,6 +92,7 @@ inline int all(const std::string& digits) {
   if (const int line = arrays<float>()) return line;
   if (const int line = arrays<double>()) return line;
   if (const int line = arrays<int>()) return line;
+  if (const int line = exchange()) return line;
   return files_to_answer(digits);
 }
 

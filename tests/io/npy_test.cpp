@@ -147,6 +147,33 @@ TEST_CASE("io/npy: data that are not aligned are copied once and counted") {
   }
 }
 
+TEST_CASE("io/npy: big-endian elements are swapped on request, into a copy that is counted") {
+  const auto swapped = [](const char* descr, std::string_view data, bool aligned = true) {
+    auto exact = std::make_shared<const test::exact_bytes>(npy_bytes(dictionary(descr, "(2,)", "True"), data), aligned ? 0 : 1);
+    return npy::parse(exact->span(), "f", exact, {.swap = true});
+  };
+  for (const bool aligned : {true, false}) {
+    CAPTURE(aligned);
+    const npy i2 = swapped(">i2", std::string("\x01\x02\xff\xfe", 4), aligned);
+    CHECK(i2.view().as<const std::int16_t, 1>()[0] == 0x0102);
+    CHECK(i2.view().as<const std::int16_t, 1>()[1] == -2);
+    CHECK(i2.bytes_copied() == 4);
+    const npy f8 = swapped(">f8", std::string("\x40\x04\0\0\0\0\0\0\xbf\xf0\0\0\0\0\0\0", 16), aligned);
+    CHECK(f8.view().as<const double, 1>()[0] == 2.5);
+    CHECK(f8.view().as<const double, 1>()[1] == -1);
+    const npy c8 = swapped(">c8", std::string("\x3f\x80\0\0\x40\0\0\0\x40\x40\0\0\x40\x80\0\0", 16), aligned);
+    float parts[4];
+    std::memcpy(parts, c8.view().data(), 16);
+    for (int i = 0; i < 4; ++i) CHECK(parts[i] == static_cast<float>(i + 1));  // each half by itself
+    const npy little = swapped("<i2", std::string("\x01\x02\xff\xfe", 4));
+    CHECK(little.view().as<const std::int16_t, 1>()[0] == 0x0201);
+    CHECK(little.bytes_copied() == 0);
+    const npy one_byte = swapped(">u1", "ab");
+    CHECK(one_byte.view().as<const std::uint8_t, 1>()[1] == 'b');
+    CHECK(one_byte.bytes_copied() == 0);
+  }
+}
+
 TEST_CASE("io/npy: each broken rule is refused with one sentence") {
   using test::contains;
   const std::string good = dictionary("|u1", "(4,)");
@@ -161,8 +188,8 @@ TEST_CASE("io/npy: each broken rule is refused with one sentence") {
   CHECK(refused(npy_bytes(good, "1234").substr(0, 100)) == "'f': the header claims 118 bytes, but only 90 follow (byte 8)");
   CHECK(refused(npy_bytes(good, "1234").substr(0, 127)) == "'f': the header claims 118 bytes, but only 117 follow (byte 8)");
   // types
-  CHECK(
-      contains(refused_dictionary(dictionary(">f4", "(1,)")), "'f': dtype '>f4' is big-endian; only little-endian files are read (byte "));
+  CHECK(contains(refused_dictionary(dictionary(">f4", "(1,)")),
+                 "'f': dtype '>f4' is big-endian; npy_options{.swap = true} reads it, into a swapped copy (byte "));
   CHECK(contains(refused_dictionary(dictionary("|O", "(1,)")), "dtype '|O' stands for pickled Python objects, which are never read"));
   CHECK(contains(refused_dictionary(dictionary("|V8", "(1,)")), "dtype '|V8' stands for a structured or void type"));
   CHECK(contains(refused_dictionary("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}"),

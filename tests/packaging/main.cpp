@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The program of every packaging case: uses lora::lora and, with WITH_IO, lora::io; prints "packaged".
+// The program of every packaging case: uses lora::lora and, with WITH_IO, lora::io (and so on); prints "packaged".
 #include <lora/lora.hpp>
 
 #include <cstdio>
 #ifdef WITH_IO
 #include <lora/io/safetensors.hpp>
+#endif
+#ifdef WITH_NPZ
+#include <lora/io/npz_writer.hpp>
+#endif
+#ifdef WITH_EIGEN
+#include <lora/interop/eigen.hpp>
 #endif
 
 int main() {
@@ -24,6 +30,12 @@ int main() {
     return 1;
   } catch (const lora::io_error&) {
   }
+#endif
+#ifdef WITH_NPZ
+  if (lora::detail::crc32_of("123456789", 9) != 0xcbf43926u) return 1;
+#endif
+#ifdef WITH_EIGEN
+  if (lora::as_eigen(lora::ndview<const float, 2>(w, {2, 2})).sum() != 10) return 1;
 #endif
   if (y[0] != -1 || y[1] != -1) return 1;
   std::puts("packaged");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The dictionary in the header of a .npy file: a strict parser for the one Python literal that NumPy writes. Not API.
+// The dictionary in the header of a .npy file: NumPy's names of the types, and a strict parser for the one Python literal that NumPy
+// writes. The writer's half is npy_layout.hpp. Not API.
 //
 // Grammar, with spaces allowed between any two tokens:
 //   header := '{' item (',' item)* ','? '}' spaces '\n'        each of the three keys exactly once, in any order
@@ -20,8 +21,20 @@
 
 namespace lora::inline v0::detail {
 
+struct npy_type {
+  std::string_view name;  // as NumPy's, without the byte order
+  dtype type;
+};
+
+/** What .npy can hold. NumPy has no name for the other nine dtypes: bfloat16 and the types below one byte or with one byte's floats. */
+inline constexpr npy_type npy_types[] = {{"f2", dtype::f16}, {"f4", dtype::f32}, {"f8", dtype::f64}, {"i1", dtype::i8},
+                                         {"i2", dtype::i16}, {"i4", dtype::i32}, {"i8", dtype::i64}, {"u1", dtype::u8},
+                                         {"u2", dtype::u16}, {"u4", dtype::u32}, {"u8", dtype::u64}, {"b1", dtype::boolean},
+                                         {"c8", dtype::c64}};
+
 struct npy_header {
   dtype type = dtype::u8;
+  bool swapped = false;  // big-endian, of more than one byte
   order layout = order::C;
   index_t shape[max_rank] = {};
   std::size_t rank = 0;
@@ -29,9 +42,9 @@ struct npy_header {
 
 class npy_header_parser {
  public:
-  /** `first_byte` is where `dictionary` begins in the file. */
-  npy_header_parser(std::string_view file, std::string_view dictionary, std::size_t first_byte) noexcept
-      : file_(file), text_(dictionary), first_byte_(first_byte) {}
+  /** `first_byte` is where `dictionary` begins in the file. Big-endian types are refused unless `swap`. */
+  npy_header_parser(std::string_view file, std::string_view dictionary, std::size_t first_byte, bool swap) noexcept
+      : file_(file), text_(dictionary), first_byte_(first_byte), swap_(swap) {}
 
   /** @throws io_error naming the file, what was expected, and the byte. */
   [[nodiscard]] npy_header parse() {
@@ -114,20 +127,14 @@ class npy_header_parser {
     if (kind.empty()) refuse_descr(s, "is not supported");
     if (kind[0] == 'O') refuse_descr(s, "stands for pickled Python objects, which are never read");
     if (kind[0] == 'V') refuse_descr(s, "stands for a structured or void type, which is not supported");
-    struct known {
-      std::string_view name;
-      dtype type;
-    };
-    static constexpr known table[] = {{"f2", dtype::f16}, {"f4", dtype::f32}, {"f8", dtype::f64}, {"i1", dtype::i8},
-                                      {"i2", dtype::i16}, {"i4", dtype::i32}, {"i8", dtype::i64}, {"u1", dtype::u8},
-                                      {"u2", dtype::u16}, {"u4", dtype::u32}, {"u8", dtype::u64}, {"b1", dtype::boolean},
-                                      {"c8", dtype::c64}};
-    for (const known& k : table) {
+    for (const npy_type& k : npy_types) {
       if (kind != k.name) continue;
-      if (s[0] == '>') refuse_descr(s, "is big-endian; only little-endian files are read");
+      const bool one_byte = size_of(k.type) == 1;
+      if (s[0] == '>' && !swap_) refuse_descr(s, "is big-endian; npy_options{.swap = true} reads it, into a swapped copy");
       // '|' means that byte order does not apply: true of single bytes alone.
-      if (s[0] != '<' && !(s[0] == '|' && size_of(k.type) == 1)) refuse_descr(s, "does not begin with '<' (or '|' for single bytes)");
+      if (s[0] != '<' && s[0] != '>' && !(s[0] == '|' && one_byte)) refuse_descr(s, "does not begin with '<' (or '|' for single bytes)");
       out_.type = k.type;
+      out_.swapped = s[0] == '>' && !one_byte;
       return;
     }
     refuse_descr(s, "is not supported; supported: f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1 c8");
@@ -177,6 +184,7 @@ class npy_header_parser {
   std::size_t first_byte_;
   std::size_t at_ = 0;
   npy_header out_;
+  bool swap_;
   bool descr_seen_ = false;
   bool order_seen_ = false;
   bool shape_seen_ = false;

@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A Python environment with NumPy, of a pinned version, for the tests with the label numpy: build/venv-numpy.
+
+  numpy_venv.py                       makes it, unless it is there; says first what will be downloaded
+  numpy_venv.py --run SCRIPT ARGS...  runs a script in it; exit code 77 (skipped) and one sentence when it is not there
+"""
+import os
+import pathlib
+import subprocess
+import sys
+import venv
+
+PINNED = "numpy==2.4.6"  # DLPack's versioned struct needs 2.1
+SIZE = "about 17 MB"
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / "build" / "venv-numpy"
+PYTHON = FOLDER / "bin" / "python"
+READY = FOLDER / "ready"  # holds PINNED; written last, so that half an environment is made again
+
+
+def ready():
+    return READY.exists() and READY.read_text(encoding="utf-8") == PINNED
+
+
+def make():
+    if ready():
+        return print(f"{FOLDER} is there, with {PINNED}")
+    if sys.version_info < (3, 11):
+        sys.exit(f"{PINNED} needs Python 3.11 or newer; this is {sys.version.split()[0]}")
+    print(f"downloading {PINNED} from PyPI, {SIZE}, into {FOLDER}", flush=True)
+    try:
+        venv.EnvBuilder(with_pip=True, clear=True).create(FOLDER)
+    except (subprocess.CalledProcessError, ImportError):
+        sys.exit("Python cannot make an environment. On Debian: apt-get install python3-venv")
+    if subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:", PINNED]).returncode:
+        sys.exit(f"{PINNED} could not be installed (no network?); the tests that need it will be skipped")
+    READY.write_text(PINNED, encoding="utf-8")
+
+
+def run(arguments):
+    if not ready():
+        print(f"skipped: there is no {FOLDER}; python3 tools/numpy_venv.py makes it ({PINNED}, {SIZE})")
+        return 77
+    return subprocess.run([PYTHON, *arguments], env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}).returncode
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--run"]:
+        sys.exit(run(sys.argv[2:]))
+    make()
