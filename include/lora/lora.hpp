@@ -45,6 +45,7 @@
 #include <lora/simd/active.hpp>
 #include <lora/simd/avx2.hpp>
 #include <lora/simd/avx512.hpp>
+#include <lora/simd/avx512_bf16.hpp>
 #include <lora/simd/convert.hpp>
 #include <lora/simd/dispatch.hpp>
 #include <lora/simd/generic.hpp>
@@ -72,7 +73,9 @@
 #include <lora/ops/rows.hpp>
 #include <lora/ops/softmax.hpp>
 
+#include <lora/linalg/columns.hpp>
 #include <lora/linalg/forward.hpp>
+#include <lora/linalg/forward_plan.hpp>
 #include <lora/linalg/merge.hpp>
 #include <lora/linalg/rows.hpp>
 #include <lora/linalg/workspace.hpp>

@@ -54,8 +54,7 @@ TEST_CASE("io/parity: every layer of every PEFT fixture agrees with PEFT's own o
     const lora::model_contract model = lora::io::contract_of(base);
     const auto file = lora::io::load_peft(fs::exists(folder + "/second") ? folder + "/second" : folder);
     const auto bound = std::make_shared<const lora::bound_adapter>(lora::bind(file.adapter, model, {.require_finite = true}));
-    const std::string dtype = name;
-    CHECK((bound->bytes_copied() != 0) == (dtype == "f16" || dtype == "bf16"));
+    CHECK(bound->bytes_copied() == 0);  // 16-bit factors too are used where they lie
     const lora::adapter_set set(model, {{bound, 1.0f}});
 
     std::size_t answers = 0;

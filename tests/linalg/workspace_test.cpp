@@ -113,7 +113,7 @@ TEST_CASE("linalg/forward: writes nothing behind the bytes it names") {
       for (const std::size_t threads : {1u, 3u})
         for (const index_t n : {1, 2, 4, 16, 64, 130}) {
           // Only the largest of the sizes up to n is named, so each n is also tried alone, by what its own plan says.
-          const auto& kernels = lora::simd::kernels(t);
+          const auto kernels = lora::detail_forward::choose<float, float, float>(w.view(), {.tier = t});
           const std::size_t own = lora::detail_forward::plan(kernels, n, n, w.view(), terms, threads).bytes;
           REQUIRE(own <= lora::forward_workspace_bytes(n, w.view(), terms, threads, {.tier = t}));
           lora::workspace scratch(own + behind);
@@ -121,7 +121,8 @@ TEST_CASE("linalg/forward: writes nothing behind the bytes it names") {
           std::memset(bytes + own, 0xa5, behind);
           test::backward_executor ex{threads};
           matrix y(n, s.out, layout::plain);
-          lora::forward(y.view(), {x.view().data(), {n, s.in}, x.view().stride()}, w.view(), terms, bias, scratch, ex, {.tier = t});
+          lora::forward(y.view(), lora::ndview(x.view().data(), lora::extents{n, s.in}, x.view().stride()), w.view(), terms, bias, scratch,
+                        ex, {.tier = t});
           CAPTURE(s.in);
           CAPTURE(n);
           REQUIRE(std::count(bytes + own, bytes + own + behind, 0xa5) == static_cast<std::ptrdiff_t>(behind));
@@ -152,8 +153,9 @@ TEST_CASE("linalg/forward: allocates nothing in steady state, and the bytes it n
 #if !defined(__OPTIMIZE__)
             if (n % 16 > 2) continue;
 #endif
-            lora::forward({y.view().data(), {n, s.out}, y.view().stride()}, {x.view().data(), {n, s.in}, x.view().stride()}, w.view(),
-                          terms, bias, scratch, ex, {.tier = t});
+            const lora::ndview rows_of_y(y.view().data(), lora::extents{n, s.out}, y.view().stride());
+            const lora::ndview rows_of_x(x.view().data(), lora::extents{n, s.in}, x.view().stride());
+            lora::forward(rows_of_y, rows_of_x, w.view(), terms, bias, scratch, ex, {.tier = t});
           }
           const std::size_t after = allocations;  // before doctest allocates for its own
           CAPTURE(s.out);

@@ -53,8 +53,11 @@ TEST_CASE("simd/dispatch: a table is of the tier that was asked for, or of the a
   for (unsigned i = 0; i < lora::simd::tier_count; ++i) {
     const auto wanted = static_cast<tier>(i);
     const auto& k = lora::simd::kernels(wanted);
-    CHECK(k.which == (wanted < active ? wanted : active));
+    // Of its own avx512_bf16 has only the kernels of pairs.
+    const tier usable = wanted < active ? wanted : active;
+    CHECK(k.which == (usable < tier::avx512_bf16 ? usable : tier::avx512));
     CHECK(&k == &lora::simd::kernels(wanted));
+    CHECK(lora::simd::has_pairs(wanted) == (usable == tier::avx512_bf16));
   }
   CHECK(&lora::simd::kernels() == &lora::simd::kernels(active));
   CHECK(lora::simd::kernels(tier::generic).which == tier::generic);
@@ -64,4 +67,5 @@ TEST_CASE("simd/isa: names of the tiers") {
   CHECK(std::string(lora::simd::name_of(tier::generic)) == "generic");
   CHECK(std::string(lora::simd::name_of(tier::avx2)) == "avx2");
   CHECK(std::string(lora::simd::name_of(tier::avx512)) == "avx512");
+  CHECK(std::string(lora::simd::name_of(tier::avx512_bf16)) == "avx512_bf16");
 }

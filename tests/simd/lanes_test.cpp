@@ -49,12 +49,12 @@ void expect(const lanes_seen& seen, int lanes, int T) {
     for (int p = 0; p < P; ++p) elements[static_cast<std::size_t>(p)] = static_cast<float>(1 + p);       \
     lanes_seen seen;                                                                                     \
     seen.spread.resize(static_cast<std::size_t>(k::lanes));                                              \
-    k::store(seen.spread.data(), k::spread<T>(elements.data()));                                         \
+    k::store(seen.spread.data(), k::spread<T>(0.0f, elements.data()));                                   \
     if constexpr (P > 1) {                                                                               \
       for (int n = 1; n < P; ++n) {                                                                      \
         const std::vector<float> few(elements.begin(), elements.begin() + n);                            \
         std::vector<float> out(static_cast<std::size_t>(k::lanes));                                      \
-        k::store(out.data(), k::spread_part<T>(few.data(), n));                                          \
+        k::store(out.data(), k::spread_part<T>(0.0f, few.data(), n));                                    \
         seen.parts.push_back(out);                                                                       \
       }                                                                                                  \
     }                                                                                                    \
@@ -67,8 +67,8 @@ void expect(const lanes_seen& seen, int lanes, int T) {
 
 LORA_TEST_LANES(generic, )
 #if LORA_X86
-LORA_TEST_LANES(avx2, [[gnu::target("avx2,fma")]])
-LORA_TEST_LANES(avx512, [[gnu::target("avx512f,avx512bw,avx512vl,avx512dq,fma")]])
+LORA_TEST_LANES(avx2, [[gnu::target("avx2,fma,f16c")]])
+LORA_TEST_LANES(avx512, [[gnu::target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]])
 #endif
 
 }  // namespace

@@ -140,14 +140,25 @@ class matrix {
   return v.data()[i * v.stride(0) + j * v.stride(1)];
 }
 
+[[nodiscard]] inline float at(const lora::float_view<2>& v, index_t i, index_t j) {
+  const index_t offset = i * v.stride(0) + j * v.stride(1);
+  if (v.type() == lora::dtype::bf16) return static_cast<float>(static_cast<const lora::bfloat16*>(v.data())[offset]);
+  if (v.type() == lora::dtype::f16) return static_cast<float>(static_cast<const lora::float16*>(v.data())[offset]);
+  return static_cast<const float*>(v.data())[offset];
+}
+
+/** Half the distance between neighbours of 1 in a type, and half its smallest subnormal. */
+[[nodiscard]] inline double roundoff(lora::dtype t) { return t == lora::dtype::bf16 ? 0x1p-8 : t == lora::dtype::f16 ? 0x1p-11 : u; }
+[[nodiscard]] inline double smallest(lora::dtype t) { return t == lora::dtype::bf16 ? 0x1p-134 : t == lora::dtype::f16 ? 0x1p-25 : tiny; }
+
 /**
  * x W^T + bias + sum s_i (x A_i^T) B_i^T in float64, for all rows of x, with the bound of lora::forward for each element. A product of
  * two floats is exact in float64 and the sums err by 2^-29 of the bound.
  */
 class expected {
  public:
-  expected(lora::ndview<const float, 2> x, lora::ndview<const float, 2> w, std::span<const lora::low_rank_term> terms,
-           lora::ndview<const float, 1> bias)
+  expected(lora::float_view<2> x, lora::float_view<2> w, std::span<const lora::low_rank_term> terms, lora::float_view<1> bias,
+           lora::dtype y = lora::dtype::f32)
       : columns_(w.extent(0)) {
     const index_t in = w.extent(1);
     double ranks = 0;
@@ -191,9 +202,10 @@ class expected {
           }
         double bound = gamma(roundings_) * base + gamma(roundings_ + 6) * low + 2 * tiny * underflow;
         if (bias.data() != nullptr) {
-          value += static_cast<double>(bias.data()[n * bias.stride(0)]);
+          value += static_cast<double>(bias(n));
           bound += u * (std::abs(value) + bound) * (1 + 2 * u);  // u |y|
         }
+        if (y != lora::dtype::f32) bound += roundoff(y) * (std::abs(value) + bound) + smallest(y);
         values_.push_back(value);
         bounds_.push_back(bound);
       }
@@ -206,7 +218,7 @@ class expected {
   [[nodiscard]] double roundings() const { return roundings_; }
 
   /** The largest |y - value| / bound; infinite where y is not finite, or differs although the bound is 0. */
-  [[nodiscard]] double worst(lora::ndview<const float, 2> y) const {
+  [[nodiscard]] double worst(lora::float_view<2> y) const {
     double worst = 0;
     for (index_t m = 0; m < y.extent(0); ++m)
       for (index_t n = 0; n < y.extent(1); ++n) {
@@ -225,11 +237,15 @@ class expected {
   std::vector<double> bounds_;
 };
 
-/** Calls f(tier) for each tier that can run here, and says which were left out. `say` takes a const char*. */
+/**
+ * Calls f(tier) for each tier that can run here, and says which were left out. `say` takes a const char*. Not for avx512_bf16: without
+ * precision::native it has the kernels of avx512.
+ */
 template <class Say, class F>
 void for_each_tier(Say say, F f) {
   for (unsigned i = 0; i < lora::simd::tier_count; ++i) {
     const auto t = static_cast<lora::simd::tier>(i);
+    if (t == lora::simd::tier::avx512_bf16) continue;
     if (lora::simd::kernels(t).which == t) {
       f(t);
     } else {

@@ -10,7 +10,6 @@
 #include <lora/adapter/adapter.hpp>
 #include <lora/adapter/contract.hpp>
 #include <lora/linalg/forward.hpp>
-#include <lora/nd/array.hpp>
 
 #include <cmath>
 
@@ -37,14 +36,13 @@ class bound_adapter {
  public:
   bound_adapter(bound_adapter&&) noexcept = default;
   bound_adapter& operator=(bound_adapter&&) noexcept = default;
-  // Said here, because a vector of move-only arrays claims to be copyable and fails only inside.
   bound_adapter(const bound_adapter&) = delete;
   bound_adapter& operator=(const bound_adapter&) = delete;
 
   [[nodiscard]] const std::string& source() const noexcept { return source_; }
   [[nodiscard]] std::span<const bound_module> modules() const noexcept { return modules_; }
-  /** Bytes that were copied to widen 16-bit elements to f32; 0 when everything is used where it lies. */
-  [[nodiscard]] std::size_t bytes_copied() const noexcept { return bytes_copied_; }
+  /** Bytes that binding copied: none, everything is used where it lies. */
+  [[nodiscard]] std::size_t bytes_copied() const noexcept { return 0; }
 
  private:
   friend bound_adapter bind(const adapter&, const model_contract&, const bind_options&);
@@ -52,9 +50,7 @@ class bound_adapter {
 
   std::string source_;
   std::vector<bound_module> modules_;
-  std::vector<ndarray<float, 2>> widened_;
   std::shared_ptr<const void> owner_;
-  std::size_t bytes_copied_ = 0;
 };
 
 namespace detail {
@@ -65,36 +61,29 @@ namespace detail {
   raise<bind_error>(t);
 }
 
-/** A or B as f32: in place, or widened into `copies`. PEFT widens 16-bit adapters the same way when it loads them. */
-inline ndview<const float, 2> as_f32(const any_view& v, const char* which, const adapter& source, const std::string& module,
-                                     std::vector<ndarray<float, 2>>& copies, std::size_t& bytes_copied) {
+/** A or B in place, as what a product takes. */
+inline float_view<2> as_factor(const any_view& v, const char* which, const adapter& source, const std::string& module) {
   if (v.rank() != 2) raise_bind(source, module, text() << which << " has shape " << shape_text{v.shape(), v.rank()} << ", not two axes");
   if (!v.is_aligned()) raise_bind(source, module, text() << which << " is not aligned for its elements");
-  const auto widen = [&](auto typed) {
-    ndarray<float, 2> copy(typed.shape());
-    for (index_t i = 0; i < typed.extent(0); ++i)
-      for (index_t j = 0; j < typed.extent(1); ++j) copy(i, j) = static_cast<float>(typed(i, j));
-    bytes_copied += static_cast<std::size_t>(copy.size()) * sizeof(float);
-    copies.push_back(std::move(copy));
-    return ndview<const float, 2>(copies.back().view());
-  };
   switch (v.type()) {
     case dtype::f32:
       return v.as<const float, 2>();
     case dtype::f16:
-      return widen(v.as<const float16, 2>());
+      return v.as<const float16, 2>();
     case dtype::bf16:
-      return widen(v.as<const bfloat16, 2>());
+      return v.as<const bfloat16, 2>();
     default:
       raise_bind(source, module, text() << which << " has dtype " << name_of(v.type()) << "; supported: f32 f16 bf16");
   }
 }
 
-inline void check_finite(const ndview<const float, 2>& v, const char* which, const adapter& source, const std::string& module) {
-  for (index_t i = 0; i < v.extent(0); ++i)
-    for (index_t j = 0; j < v.extent(1); ++j)
-      if (!std::isfinite(v(i, j)))
-        raise_bind(source, module, text() << which << " holds a NaN or an infinity at [" << i << ", " << j << "]");
+inline void check_finite(const float_view<2>& factor, const char* which, const adapter& source, const std::string& module) {
+  factor.visit([&](const auto& v) {
+    for (index_t i = 0; i < v.extent(0); ++i)
+      for (index_t j = 0; j < v.extent(1); ++j)
+        if (!std::isfinite(static_cast<float>(v(i, j))))
+          raise_bind(source, module, text() << which << " holds a NaN or an infinity at [" << i << ", " << j << "]");
+  });
 }
 
 }  // namespace detail
@@ -104,7 +93,7 @@ inline void check_finite(const ndview<const float, 2>& v, const char* which, con
  * computed with, the scale is finite. Nothing is left out: a module that does not fit refuses the whole adapter.
  *
  * @throws bind_error naming the adapter, the module and both shapes; also when the adapter has no modules at all.
- * @par Cost   O(modules); 16-bit elements are widened into copies (see bytes_copied()), f32 is used in place.
+ * @par Cost   O(modules): tensors of f32, f16 and bf16 are used where they lie.
  */
 inline bound_adapter bind(const adapter& source, const model_contract& model, const bind_options& options) {
   using detail::text;
@@ -113,7 +102,6 @@ inline bound_adapter bind(const adapter& source, const model_contract& model, co
   bound_adapter bound;
   bound.source_ = source.source;
   bound.owner_ = source.owner;
-  // Views into `widened_` stay valid when it grows: moving an ndarray keeps its memory.
   std::vector<bool> seen(model.size());
   for (const auto& [name, weights] : source.modules) {
     const std::size_t index = model.find(name);
@@ -121,8 +109,8 @@ inline bound_adapter bind(const adapter& source, const model_contract& model, co
     if (seen[index]) detail::raise_bind(source, name, text() << "is adapted twice");
     seen[index] = true;
     const module_contract& m = model[index];
-    const auto a = detail::as_f32(weights.a, "lora_A", source, name, bound.widened_, bound.bytes_copied_);
-    const auto b = detail::as_f32(weights.b, "lora_B", source, name, bound.widened_, bound.bytes_copied_);
+    const auto a = detail::as_factor(weights.a, "lora_A", source, name);
+    const auto b = detail::as_factor(weights.b, "lora_B", source, name);
     const index_t w_shape[2] = {m.out, m.in};
     if (a.extent(1) != m.in || b.extent(0) != m.out || a.extent(0) != b.extent(1))
       detail::raise_bind(source, name,

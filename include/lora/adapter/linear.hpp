@@ -12,39 +12,44 @@
 
 namespace lora::inline v0 {
 
-class linear {
+/** A frozen linear module whose weight has elements of W: float (lora::linear), bfloat16 or float16. */
+template <float_element W>
+class basic_linear {
  public:
-  linear() noexcept = default;
+  using weight_type = W;
 
-  /** weight [out, in], bias [out] or an empty view for none. @throws shape_error when they disagree. The views must outlive the module. */
-  explicit linear(ndview<const float, 2> weight, ndview<const float, 1> bias = {}) : weight_(weight), bias_(bias) {
+  basic_linear() noexcept = default;
+
+  /** weight [out, in], bias [out] or {} for none. @throws shape_error when they disagree. The views must outlive the module. */
+  explicit basic_linear(ndview<const W, 2> weight, float_view<1> bias = {}) : weight_(weight), bias_(bias) {
     if (bias.data() != nullptr && bias.extent(0) != weight.extent(0))
       detail::raise<shape_error>(detail::text()
                                  << "linear: bias is " << detail::shape_of(bias) << " but weight is " << detail::shape_of(weight));
   }
 
-  [[nodiscard]] const ndview<const float, 2>& weight() const noexcept { return weight_; }
-  [[nodiscard]] const ndview<const float, 1>& bias() const noexcept { return bias_; }
+  [[nodiscard]] const ndview<const W, 2>& weight() const noexcept { return weight_; }
+  [[nodiscard]] const float_view<1>& bias() const noexcept { return bias_; }
   [[nodiscard]] index_t out() const noexcept { return weight_.extent(0); }
   [[nodiscard]] index_t in() const noexcept { return weight_.extent(1); }
 
   // The class is one type for the whole program, the kernels belong to one set of -m flags: hence the first template argument.
   /** y [n, out] = x [n, in] through the module and `terms`. Errors, cost, accuracy, bits and threads as lora::forward. */
-  template <class Isa = simd::isa_tag, int Checks = LORA_CHECKS>
-  void forward(ndview<float, 2> y, ndview<const float, 2> x, std::span<const low_rank_term> terms, workspace& scratch,
-               const forward_options& options = {}) const {
+  template <class Isa = simd::isa_tag, int Checks = LORA_CHECKS, class Y, class X>
+  void forward(Y&& y, const X& x, std::span<const low_rank_term> terms, workspace& scratch, const forward_options& options = {}) const {
     lora::forward<Checks>(y, x, weight_, terms, bias_, scratch, options);
   }
-  template <class Isa = simd::isa_tag, int Checks = LORA_CHECKS, executor E>
-  void forward(ndview<float, 2> y, ndview<const float, 2> x, std::span<const low_rank_term> terms, workspace& scratch, E& ex,
+  template <class Isa = simd::isa_tag, int Checks = LORA_CHECKS, class Y, class X, executor E>
+  void forward(Y&& y, const X& x, std::span<const low_rank_term> terms, workspace& scratch, E& ex,
                const forward_options& options = {}) const {
     lora::forward<Checks>(y, x, weight_, terms, bias_, scratch, ex, options);
   }
 
  private:
-  ndview<const float, 2> weight_;
-  ndview<const float, 1> bias_;
+  ndview<const W, 2> weight_;
+  float_view<1> bias_;
 };
+
+using linear = basic_linear<float>;
 
 }  // namespace lora::inline v0
 

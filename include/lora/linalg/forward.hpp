@@ -6,11 +6,13 @@
 //   lora::workspace scratch;
 //   const lora::low_rank_term term{a, b, scale};             // a [rank, in], b [out, rank]
 //   lora::forward(y, x, w, {&term, 1}, bias, scratch);       // x [n, in], w [out, in], bias [out] or {}, y [n, out]
+//
+// Each of y, x, w, a, b and bias has elements of float, bfloat16 or float16, in any combination. Sums are f32; y is rounded once.
 #ifndef LORA_LINALG_FORWARD_HPP
 #define LORA_LINALG_FORWARD_HPP
 
-#include <lora/linalg/rows.hpp>
-#include <lora/linalg/workspace.hpp>
+#include <lora/linalg/forward_plan.hpp>
+#include <lora/nd/array.hpp>
 #include <lora/nd/overlap.hpp>
 #include <lora/parallel/executor.hpp>
 
@@ -19,19 +21,6 @@
 #include <span>
 
 namespace lora::inline v0 {
-
-/** One low-rank term: a [rank, in], b [out, rank], and the factor of their product. A scale of exactly 0 switches the term off. */
-struct low_rank_term {
-  ndview<const float, 2> a;
-  ndview<const float, 2> b;
-  float scale = 1.0f;
-};
-
-/** What a call may choose. */
-struct forward_options {
-  /** The highest kernel tier to use; lower it to compare or to reproduce another machine's bits. */
-  simd::tier tier = simd::tier::avx512;
-};
 
 namespace detail {
 
@@ -43,13 +32,13 @@ namespace detail {
   raise<shape_error>(t);
 }
 
-template <class T, std::size_t R>
-[[nodiscard]] shape_text shape_of(const ndview<T, R>& v) noexcept {
-  return {v.shape().array().data(), R};
+template <class View>
+[[nodiscard]] shape_text shape_of(const View& v) noexcept {
+  return {v.shape().array().data(), View::rank()};
 }
 
-inline void check_forward(const ndview<float, 2>& y, const ndview<const float, 2>& x, const ndview<const float, 2>& w,
-                          std::span<const low_rank_term> terms, const ndview<const float, 1>& bias) {
+inline void check_forward(const float_view<2>& y, const float_view<2>& x, const float_view<2>& w, std::span<const low_rank_term> terms,
+                          const float_view<1>& bias) {
   const index_t n = x.extent(0);
   const index_t in = x.extent(1);
   const index_t out = w.extent(0);
@@ -64,25 +53,27 @@ inline void check_forward(const ndview<float, 2>& y, const ndview<const float, 2
     if (b.extent(1) != a.extent(0)) raise_forward("b", shape_of(b), "a", shape_of(a), i, true);
   }
   for (std::size_t axis = 0; axis < 2; ++axis)
-    if (y.stride(axis) == 0 && y.extent(axis) > 1 && !y.empty())
+    if (y.stride(axis) == 0 && y.extent(axis) > 1 && y.size() != 0)
       raise<shape_error>(text() << "forward: y of shape " << shape_of(y)
                                 << " has stride 0: several results would be written to one element");
 }
 
 /** What LORA_CHECKS >= 2 asserts before the first write; a pointer to the sentence, or null when all is well. */
-[[nodiscard]] inline const char* forward_aliasing(const ndview<float, 2>& y, const ndview<const float, 2>& x,
-                                                  const ndview<const float, 2>& w, std::span<const low_rank_term> terms,
-                                                  const ndview<const float, 1>& bias, workspace& scratch) {
+[[nodiscard]] inline const char* forward_aliasing(const float_view<2>& y, const float_view<2>& x, const float_view<2>& w,
+                                                  std::span<const low_rank_term> terms, const float_view<1>& bias, workspace& scratch) {
+  const auto overlap = [](const auto& a, const auto& b) {
+    return a.visit([&](const auto& va) { return b.visit([&](const auto& vb) { return may_overlap(va, vb); }); });
+  };
   const bool has_bias = bias.data() != nullptr;
-  if (may_overlap_itself(y)) return "forward: elements of y share an address";
-  if (may_overlap(y, x) || may_overlap(y, w) || (has_bias && may_overlap(y, bias))) return "forward: y overlaps x, w or bias";
+  if (y.visit([](const auto& v) { return may_overlap_itself(v); })) return "forward: elements of y share an address";
+  if (overlap(y, x) || overlap(y, w) || (has_bias && overlap(y, bias))) return "forward: y overlaps x, w or bias";
   for (const low_rank_term& t : terms)
-    if (may_overlap(y, t.a) || may_overlap(y, t.b)) return "forward: y overlaps a or b of a term";
-  const ndview<const std::byte, 1> memory(static_cast<const std::byte*>(scratch.data()), {scratch.size_bytes()});
-  if (may_overlap(memory, y) || may_overlap(memory, x) || may_overlap(memory, w) || (has_bias && may_overlap(memory, bias)))
+    if (overlap(y, t.a) || overlap(y, t.b)) return "forward: y overlaps a or b of a term";
+  const float_view<1> memory = ndview<const float, 1>(static_cast<const float*>(scratch.data()), {scratch.size_bytes() / sizeof(float)});
+  if (overlap(memory, y) || overlap(memory, x) || overlap(memory, w) || (has_bias && overlap(memory, bias)))
     return "forward: scratch overlaps y, x, w or bias";
   for (const low_rank_term& t : terms)
-    if (may_overlap(memory, t.a) || may_overlap(memory, t.b)) return "forward: scratch overlaps a or b of a term";
+    if (overlap(memory, t.a) || overlap(memory, t.b)) return "forward: scratch overlaps a or b of a term";
   return nullptr;
 }
 
@@ -92,101 +83,6 @@ inline namespace LORA_ISA_TAG {
 
 namespace detail_forward {
 
-using detail::operand;
-using detail::panels;
-using simd::count;
-
-// More tokens than this are taken in turns, so that the packed x of a turn (1 MiB at in = 4096) stays in L2 while W streams past it. W is
-// read again in each turn, which costs a third of what the arithmetic of 64 tokens does and hides behind it. 512 tokens a turn, reading W
-// once, ran at 57 GFLOP/s instead of 154 (M = 512, in = out = 4096, AVX-512, one thread).
-inline constexpr count tokens_a_turn = 64;
-
-/** Tokens of one turn: turns of equal size, in whole registers of 16, rather than full ones and a small rest. */
-[[nodiscard]] constexpr count turn_size(count tokens) noexcept {
-  if (tokens <= tokens_a_turn) return tokens;
-  const count turns = (tokens + tokens_a_turn - 1) / tokens_a_turn;
-  return detail::round_up((tokens + turns - 1) / turns, 16);
-}
-// Below this many bytes W comes from a cache, where prefetching it again costs a quarter (1024 x 1024: 71 us with, 54 without).
-inline constexpr count walk_from_bytes = 8 << 20;
-// Below either, a second thread costs more than it brings.
-inline constexpr count parallel_from_bytes = 1 << 19;
-inline constexpr double parallel_from_flops = 2e6;
-
-/** a + b of counts, or the largest count: which no workspace has room for. */
-[[nodiscard]] constexpr count sum_or_most(count a, count b) noexcept {
-  count sum = 0;
-  return checked_add(a, b, sum) ? sum : PTRDIFF_MAX;
-}
-
-struct plan {
-  const simd::kernel_table* kernels;
-  const simd::form* form;
-  panels batch;  // of a full turn
-  std::size_t tasks;
-  std::size_t x_at;         // packed x
-  std::size_t h_at;         // A x, [tokens, rank] of one term
-  std::size_t packed_h_at;  // scale * A x of all terms, packed
-  std::size_t operands_at;
-  std::size_t scratch_at;  // one part a task
-  std::size_t scratch_bytes;
-  std::size_t bytes;
-  std::size_t active;  // terms with a rank and a scale
-
-  /** For a call of `tokens`, whose workspace is also to serve as many tasks as a call of `most_tokens` would start. */
-  plan(const simd::kernel_table& k, count tokens, count most_tokens, const ndview<const float, 2>& w, std::span<const low_rank_term> terms,
-       std::size_t concurrency)
-      : kernels(&k), form(kernels->form_for(tokens)), batch(*kernels, *form, turn_size(tokens)) {
-    const count in = w.extent(1);
-    const count out = w.extent(0);
-    count widest = 0;
-    count gather_depth = w.stride(1) != 1 ? in : 0;
-    active = 0;
-    count padded_rank_total = 0;
-    for (const low_rank_term& t : terms) {
-      const count rank = t.a.extent(0);
-      if (rank == 0 || t.scale == 0.0f) continue;
-      ++active;
-      padded_rank_total = sum_or_most(padded_rank_total, batch.padded(rank));
-      widest = rank > widest ? rank : widest;
-      if (t.b.stride(1) != 1) gather_depth = sum_or_most(gather_depth, rank);
-      if (t.a.stride(1) != 1) gather_depth = gather_depth > in ? gather_depth : in;
-    }
-    tasks = 1;
-    // In double: views with stride 0 can have more elements than memory, and the workspace below is what refuses those.
-    const double flops = 2.0 * static_cast<double>(most_tokens) * static_cast<double>(w.size());
-    const bool large = w.size() >= parallel_from_bytes / 4 || flops >= parallel_from_flops;
-    if (concurrency > 1 && large) {
-      const auto tiles = static_cast<std::size_t>((out + detail::tile_rows(*form) - 1) / detail::tile_rows(*form));
-      tasks = concurrency < tiles ? concurrency : tiles;
-    }
-    detail::layout l;
-    const auto floats = [&](count n, count times) {
-      std::size_t size = 0;
-      const bool fits = checked_mul(static_cast<std::size_t>(n), static_cast<std::size_t>(times), size);
-      return fits ? l.add(size, sizeof(float)) : l.add(static_cast<std::size_t>(-1), sizeof(float));
-    };
-    x_at = floats(batch.padded(in), batch.packed_tokens);
-    h_at = floats(widest, batch.tokens);
-    packed_h_at = floats(padded_rank_total, batch.packed_tokens);
-    operands_at = l.add(1 + active, sizeof(operand));
-    scratch_bytes = 0;
-    {
-      detail::layout one;
-      (void)one.add(static_cast<std::size_t>(detail::tile_rows(*form) * batch.packed_tokens), sizeof(float));
-      (void)one.add(1 + active, sizeof(simd::segment));
-      (void)one.add(static_cast<std::size_t>(detail::tile_rows(*form)), sizeof(float));
-      std::size_t gathered = 0;
-      if (!checked_mul(static_cast<std::size_t>(detail::tile_rows(*form)), static_cast<std::size_t>(gather_depth), gathered))
-        gathered = static_cast<std::size_t>(-1);
-      (void)one.add(gathered, sizeof(float));
-      scratch_bytes = one.total("forward");
-    }
-    scratch_at = l.add(tasks, scratch_bytes);
-    bytes = l.total("forward");
-  }
-};
-
 /** Rows split into contiguous ranges of whole tiles, one a task. */
 [[nodiscard]] inline count split_at(count rows, count tile, std::size_t task, std::size_t tasks) noexcept {
   const count tiles = (rows + tile - 1) / tile;
@@ -195,40 +91,77 @@ struct plan {
 }
 
 template <executor E>
-void run(const plan& p, const ndview<float, 2>& y, const ndview<const float, 2>& x, const ndview<const float, 2>& w,
-         std::span<const low_rank_term> terms, const ndview<const float, 1>& bias, std::byte* memory, E& ex) {
-  const simd::kernel_table& k = *p.kernels;
+void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2>& x, const float_view<2>& w,
+         std::span<const low_rank_term> terms, const float_view<1>& bias, std::byte* memory, E& ex) {
+  const simd::kernel_table& k = *p.kernels.table;
   const count in = w.extent(1);
   const count out = w.extent(0);
+  const count x_size = detail::bytes_of(x.type());
+  const count y_size = detail::bytes_of(y.type());
+  const count w_size = detail::bytes_of(w.type());
   auto* packed_x = reinterpret_cast<float*>(memory + p.x_at);
+  auto* packed_floats = reinterpret_cast<float*>(memory + p.floats_at);
   auto* h = reinterpret_cast<float*>(memory + p.h_at);
   auto* operands = reinterpret_cast<operand*>(memory + p.operands_at);
-  const bool streams = w.size() >= walk_from_bytes / 4 && w.stride(1) == 1 && w.stride(0) >= in && w.stride(0) <= in + 16;
+  // Rows that follow each other with hardly a gap, in a matrix that no cache holds.
+  const bool streams = w.size() >= fetch_from_bytes / w_size && w.stride(1) == 1 && w.stride(0) >= in && w.stride(0) <= in + 64 / w_size;
+  const simd::fetch fetch = streams ? simd::active_fetch() : simd::fetch::hardware;
 
   const count turn = turn_size(x.extent(0));
   for (count first = 0; first < x.extent(0); first += turn) {
     const count tokens = x.extent(0) - first < turn ? x.extent(0) - first : turn;
     // The form follows the size of the whole call, so that a row's bits do not depend on the turn it falls into.
     const panels batch(k, *p.form, tokens);
-    const float* rows_of_x = in == 0 ? nullptr : x.data() + first * x.stride(0);
-    batch.pack(k, rows_of_x, x.stride(0), x.stride(1), in, 1.0f, packed_x);
+    const char* rows_of_x = in == 0 ? nullptr : static_cast<const char*>(x.data()) + first * x.stride(0) * x_size;
+    if (!p.transposed || p.active != 0)
+      batch.pack(p.kernels.pack_x_as_w, rows_of_x, x_size, x.stride(0), x.stride(1), in, 1.0f, packed_x, p.kernels.unit());
+    if (packed_floats != packed_x) batch.pack(p.kernels.pack_x, rows_of_x, x_size, x.stride(0), x.stride(1), in, 1.0f, packed_floats);
 
     auto* packed_h = reinterpret_cast<float*>(memory + p.packed_h_at);
-    operands[0] = {w.data(), w.stride(0), w.stride(1), in, packed_x};
+    operands[0] = {w.data(), w.type(), true, p.kernels.unit(), w.stride(0), w.stride(1), in, packed_x};
     count used = 1;
     for (const low_rank_term& t : terms) {
       const count rank = t.a.extent(0);
       if (rank == 0 || t.scale == 0.0f) continue;
-      const operand down{t.a.data(), t.a.stride(0), t.a.stride(1), in, packed_x};
-      detail::run_rows({&k, &batch, &down, 1, nullptr, 1, h, rank, 1, false}, 0, rank, memory + p.scratch_at);
-      batch.pack(k, h, rank, 1, rank, t.scale, packed_h);
-      operands[used++] = {t.b.data(), t.b.stride(0), t.b.stride(1), rank, packed_h};
+      const operand down{t.a.data(), t.a.type(), p.kernels.reads(t.a.type(), w.type()), 1, t.a.stride(0), t.a.stride(1), in, packed_floats};
+      detail::run_rows({&k, &batch, &down, 1, {}, p.kernels.store_floats, h, sizeof(float), rank, 1, simd::fetch::hardware}, 0, rank,
+                       memory + p.scratch_at);
+      batch.pack(k.pack_floats, h, sizeof(float), rank, 1, rank, t.scale, packed_h);
+      operands[used++] = {t.b.data(), t.b.type(), p.kernels.reads(t.b.type(), w.type()), 1, t.b.stride(0), t.b.stride(1), rank, packed_h};
       packed_h += batch.packed_size(rank);
     }
 
-    const detail::rows_job job{&k,          &batch,      operands, used, bias.data(), bias.stride(0), y.data() + first * y.stride(0),
-                               y.stride(0), y.stride(1), streams};
+    char* const rows_of_y = static_cast<char*>(y_data) + first * y.stride(0) * y_size;
     const count tile = detail::tile_rows(*p.form);
+    if (p.transposed) {
+      auto* turned = reinterpret_cast<float*>(memory + p.turned_at);
+      auto* sums = reinterpret_cast<float*>(memory + p.sums_at);
+      detail::turn_tokens(k, x, first, tokens, turned);
+      const detail::rows_job low{&k,
+                                 &batch,
+                                 operands + 1,
+                                 used - 1,
+                                 {},
+                                 p.kernels.store_floats,
+                                 sums,
+                                 sizeof(float),
+                                 detail::sums_stride(out),
+                                 1,
+                                 simd::fetch::hardware};
+      const bool ahead = w.size() >= fetch_from_bytes / w_size && simd::active_fetch() != simd::fetch::hardware;
+      const detail::transposed_job job{&k,     p.kernels.columns, p.kernels.store_y, w,    turned, tokens, sums, bias, rows_of_y,
+                                       y_size, y.stride(0),       y.stride(1),       ahead};
+      ex.run(p.tasks, [&, tasks = p.tasks](std::size_t task) {
+        const count begin = split_at(out, tile, task, tasks);
+        const count end = split_at(out, tile, task + 1, tasks);
+        std::byte* own = memory + p.scratch_at + task * p.scratch_bytes;
+        // The low-rank terms first (zeros where there is none), then W on top of them.
+        detail::run_rows(low, begin, end, own);
+        detail::run_transposed(job, begin, end, reinterpret_cast<float*>(own));
+      });
+      continue;
+    }
+    const detail::rows_job job{&k, &batch, operands, used, bias, p.kernels.store_y, rows_of_y, y_size, y.stride(0), y.stride(1), fetch};
     ex.run(p.tasks, [&, tasks = p.tasks](std::size_t task) {
       detail::run_rows(job, split_at(out, tile, task, tasks), split_at(out, tile, task + 1, tasks),
                        memory + p.scratch_at + task * p.scratch_bytes);
@@ -236,18 +169,30 @@ void run(const plan& p, const ndview<float, 2>& y, const ndview<const float, 2>&
   }
 }
 
+/** What forward() takes as an operand: a view or a named array of float, bfloat16 or float16, two axes. */
+template <class V>
+concept matrix = detail::viewable<V> && requires(V& v) {
+  requires float_element<typename decltype(detail::as_view(v))::value_type>;
+  requires decltype(detail::as_view(v))::rank() == 2;
+};
+template <class V>
+using element_t = typename decltype(detail::as_view(std::declval<V&>()))::value_type;
+
 }  // namespace detail_forward
 
 /**
  * Bytes of workspace that forward() will use for up to `n` tokens with this matrix and these terms: reserve them once, and no later call
- * of up to that size allocates, whatever its bias and its strides of x and y.
+ * of up to that size allocates, whatever its bias and its strides of x and y. For x of another type than W, or of y, pass them as X and Y.
  * @throws shape_error when they do not fit the address space.
  */
-template <class Lazy = void>
-[[nodiscard]] std::size_t forward_workspace_bytes(index_t n, const ndview<const float, 2>& w, std::span<const low_rank_term> terms,
+template <class X = void, class Y = float, detail_forward::matrix W>
+[[nodiscard]] std::size_t forward_workspace_bytes(index_t n, const W& weight, std::span<const low_rank_term> terms,
                                                   std::size_t concurrency = 1, const forward_options& options = {}) {
+  using element = detail_forward::element_t<const W>;
+  using token = std::conditional_t<std::is_void_v<X>, element, X>;
+  const float_view<2> w = detail::as_view(weight);
   if (n <= 0 || w.extent(0) == 0) return 0;
-  const simd::kernel_table& kernels = simd::kernels<Lazy>(options.tier);
+  const auto kernels = detail_forward::choose<Y, token, element>(w, options);
   // The largest of all sizes: a smaller batch may need more than a larger one, whose form pads less or whose turns are shorter. Batches of
   // more than a turn have the form of a full turn.
   std::size_t bytes = detail_forward::plan(kernels, n, n, w, terms, concurrency).bytes;
@@ -263,44 +208,66 @@ template <class Lazy = void>
  * y = x W^T + bias + sum_i scale_i (x A_i^T) B_i^T.
  *
  * W is read where it lies, once for every 64 tokens. Each element of y is one chain of fused multiply-adds over `in` and then over the
- * ranks in list order, in f32, followed by the bias.
+ * ranks in list order, in f32, followed by the bias and one rounding to y's type.
  *
- * @param y        [n, out]     written; any strides but 0
- * @param x        [n, in]      any strides
- * @param w        [out, in]    unit column stride is used in place (any row stride, any alignment); others are gathered by tiles
+ * @param y        [n, out]     view or array, written; any strides but 0
+ * @param x        [n, in]      view or array, any strides
+ * @param w        [out, in]    view or array; unit column stride is used in place (any row stride, any alignment), others are gathered by tiles
  * @param terms    each a [rank, in], b [out, rank], likewise; ranks may differ and be 0; list order is summation order
- * @param bias     [out], or an empty view for none; any stride
+ * @param bias     [out], or {} for none; any stride
  * @param scratch  overwritten; grown when too small, so keep it
  * @throws shape_error   when extents disagree, naming both; y is untouched.
  * @throws std::bad_alloc  when the workspace must grow and cannot; y is untouched.
  * @pre y and scratch overlap no other argument (asserted when LORA_CHECKS >= 2).
  * @par Cost      2 n (out in + rank (in + out)) flops; no allocation once scratch is large enough.
  * @par Accuracy  |y - exact| <= gamma(in + R) |W||x| + gamma(in + R + 6) sum |s_i||B_i||A_i||x| + u |y|, elementwise, R being the ranks
- *                of all terms added up; the last term with a bias only. gamma(k) = k u / (1 - k u), u = 2^-24. Holds for every tier, with
- *                and without FMA, while nothing overflows or underflows; derived, underflow included, in docs/numerics.md.
+ *                of all terms added up; the last term with a bias only, and once more with y's own roundoff where y is not f32.
+ *                gamma(k) = k u / (1 - k u), u = 2^-24. Holds for every tier, with and without FMA, while nothing overflows or underflows;
+ *                derived, underflow and precision::native included, in docs/numerics.md.
  * @par Bits      Do not depend on the executor, on the position of a row in the batch, or on what other rows hold. They may differ
- *                between tiers and between sizes n of the batch.
+ *                between tiers, precisions and, unless batch_invariant, sizes n of the batch.
  * @par Threads   Safe beside any call with another y and another scratch.
  */
-template <int Checks = LORA_CHECKS, executor E>
-void forward(ndview<float, 2> y, ndview<const float, 2> x, ndview<const float, 2> w, std::span<const low_rank_term> terms,
-             ndview<const float, 1> bias, workspace& scratch, E& ex, const forward_options& options = {}) {
-  detail::check_forward(y, x, w, terms, bias);
-  if (y.size() == 0) return;
+template <int Checks = LORA_CHECKS, detail_forward::matrix Y, detail_forward::matrix X, detail_forward::matrix W, executor E>
+void forward(Y&& y, const X& x, const W& w, std::span<const low_rank_term> terms, float_view<1> bias, workspace& scratch, E& ex,
+             const forward_options& options = {}) {
+  const auto to = detail::as_view(y);
+  static_assert(!std::is_const_v<typename decltype(detail::as_view(y))::element_type>, "lora: forward writes to a read-only view");
+  const float_view<2> out = to;
+  const float_view<2> tokens = detail::as_view(x);
+  const float_view<2> weight = detail::as_view(w);
+  detail::check_forward(out, tokens, weight, terms, bias);
+  if (out.size() == 0) return;
   if constexpr (Checks >= 2) {
-    if (const char* aliasing = detail::forward_aliasing(y, x, w, terms, bias, scratch)) LORA_ASSERT_HANDLER(aliasing);
+    if (const char* aliasing = detail::forward_aliasing(out, tokens, weight, terms, bias, scratch)) LORA_ASSERT_HANDLER(aliasing);
   }
-  const detail_forward::plan p(simd::kernels<std::void_t<E>>(options.tier), x.extent(0), x.extent(0), w, terms, ex.concurrency());
+  const auto kernels =
+      detail_forward::choose<detail_forward::element_t<Y>, detail_forward::element_t<const X>, detail_forward::element_t<const W>>(weight,
+                                                                                                                                   options);
+  const detail_forward::plan p(kernels, tokens.extent(0), tokens.extent(0), weight, terms, ex.concurrency());
   scratch.reserve(p.bytes);
-  detail_forward::run(p, y, x, w, terms, bias, static_cast<std::byte*>(scratch.data()), ex);
+  detail_forward::run(p, to.data(), out, tokens, weight, terms, bias, static_cast<std::byte*>(scratch.data()), ex);
 }
 
 /** As above, on the calling thread. */
-template <int Checks = LORA_CHECKS>
-void forward(ndview<float, 2> y, ndview<const float, 2> x, ndview<const float, 2> w, std::span<const low_rank_term> terms,
-             ndview<const float, 1> bias, workspace& scratch, const forward_options& options = {}) {
+template <int Checks = LORA_CHECKS, detail_forward::matrix Y, detail_forward::matrix X, detail_forward::matrix W>
+void forward(Y&& y, const X& x, const W& w, std::span<const low_rank_term> terms, float_view<1> bias, workspace& scratch,
+             const forward_options& options = {}) {
   inline_executor here;
   forward<Checks>(y, x, w, terms, bias, scratch, here, options);
+}
+
+/** For floats all three, so that y, x and w may also be written in braces: {pointer, {n, out}}. */
+template <int Checks = LORA_CHECKS, executor E>
+void forward(ndview<float, 2> y, ndview<const float, 2> x, ndview<const float, 2> w, std::span<const low_rank_term> terms,
+             float_view<1> bias, workspace& scratch, E& ex, const forward_options& options = {}) {
+  forward<Checks, ndview<float, 2>&, ndview<const float, 2>, ndview<const float, 2>>(y, x, w, terms, bias, scratch, ex, options);
+}
+template <int Checks = LORA_CHECKS>
+void forward(ndview<float, 2> y, ndview<const float, 2> x, ndview<const float, 2> w, std::span<const low_rank_term> terms,
+             float_view<1> bias, workspace& scratch, const forward_options& options = {}) {
+  inline_executor here;
+  forward<Checks, ndview<float, 2>&, ndview<const float, 2>, ndview<const float, 2>>(y, x, w, terms, bias, scratch, here, options);
 }
 
 }  // namespace LORA_ISA_TAG

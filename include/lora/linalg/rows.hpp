@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // detail: drives the block kernels over a range of rows. Knows raw pointers, tiles and prefetching; shapes were checked in forward.hpp.
-// A matrix whose rows are not contiguous is gathered tile by tile into scratch memory: slower, never wrong.
+// A matrix whose rows are not contiguous, or whose elements the kernel does not read, is gathered tile by tile into scratch memory.
 #ifndef LORA_LINALG_ROWS_HPP
 #define LORA_LINALG_ROWS_HPP
 
+#include <lora/nd/float_view.hpp>
 #include <lora/simd/dispatch.hpp>
 
 #include <cstddef>
@@ -16,6 +17,11 @@ using simd::count;
 // Sums of 48 rows are collected before y is written, so that y gets runs of 48 elements: writing 6 at a time cost up to 0.4 ms of a
 // 5 ms product (16 to 32 tokens, Zen 4). Rounded down to whole blocks.
 inline constexpr count tile_rows_wanted = 48;
+
+// How far fetch::ahead looks; 1 to 6 KiB are alike. On a Xeon (model 207), f32, 4096 x 4096, one thread, 4 / 8 / 16 / 32 / 64 tokens took
+// 4.9 / 4.7 / 4.9 / 6.9 / 13.0 ms with it, 5.2 / 5.5 / 5.6 / 7.0 / 13.2 with the CPU's own prefetchers alone, 6.0 / 6.8 / 7.2 / 9.4 / -
+// with a walk; reading W alone took 4.2 to 4.4.
+inline constexpr count fetch_ahead_bytes = 2048;
 
 [[nodiscard]] constexpr count tile_rows(const simd::form& f) noexcept { return tile_rows_wanted / f.rows * f.rows; }
 [[nodiscard]] constexpr count round_up(count n, count unit) noexcept { return (n + unit - 1) / unit * unit; }
@@ -40,43 +46,79 @@ struct panels {
 
   [[nodiscard]] const simd::form& form_of(count panel) const noexcept { return panel + 1 == number ? *last : *full; }
   [[nodiscard]] count tokens_of(count panel) const noexcept { return panel + 1 == number ? tokens - panel * panel_tokens : panel_tokens; }
-  /** k rounded up to whole steps of P. */
-  [[nodiscard]] count padded(count depth) const noexcept { return round_up(depth, lanes / full->tokens_lane); }
-  [[nodiscard]] count packed_size(count depth) const noexcept { return padded(depth) * packed_tokens; }
-  [[nodiscard]] count panel_size(count depth) const noexcept { return padded(depth) * panel_tokens; }
+  /** Units of k (one k each, or two for pairs) rounded up to whole steps of P. */
+  [[nodiscard]] count padded(count depth, int unit = 1) const noexcept {
+    return round_up((depth + unit - 1) / unit, lanes / full->tokens_lane);
+  }
+  [[nodiscard]] count packed_size(count depth, int unit = 1) const noexcept { return padded(depth, unit) * packed_tokens; }
+  [[nodiscard]] count panel_size(count depth, int unit = 1) const noexcept { return padded(depth, unit) * panel_tokens; }
 
-  /** Packs x [tokens, depth], multiplied by `scale`, into packed_size(depth) floats. */
-  void pack(const simd::kernel_table& k, const float* x, count row_stride, count column_stride, count depth, float scale,
-            float* out) const noexcept {
+  /** Packs x [tokens, depth], of elements of `size` bytes, multiplied by `scale`, into packed_size(depth, unit) units of 4 bytes. */
+  void pack(simd::pack_kernel kernel, const void* x, count size, count row_stride, count column_stride, count depth, float scale,
+            float* out, int unit = 1) const noexcept {
     if (depth == 0) return;  // nothing to pack, and x may be a null pointer, which no offset may be added to
     for (count p = 0; p < number; ++p)
-      k.pack_panel({x + p * panel_tokens * row_stride, row_stride, column_stride, tokens_of(p), depth, scale, form_of(p).tokens_lane,
-                    form_of(p).registers, out + p * panel_size(depth)});
+      kernel({static_cast<const char*>(x) + p * panel_tokens * row_stride * size, row_stride, column_stride, tokens_of(p), depth, scale,
+              form_of(p).tokens_lane, form_of(p).registers, out + p * panel_size(depth, unit)});
   }
 };
 
+[[nodiscard]] constexpr count bytes_of(dtype t) noexcept { return t == dtype::f32 ? 4 : 2; }
+
 /** One matrix of the product, any strides, with the tokens packed for it. */
 struct operand {
-  const float* data;
+  const void* data;
+  dtype type;
+  bool is_w;  // read by the kernel as it is; else as floats
+  int unit;   // k in a unit of `packed`
   count row_stride;
   count column_stride;
   count depth;
   const float* packed;
 
-  [[nodiscard]] bool in_place() const noexcept { return column_stride == 1 || depth <= 1; }
+  [[nodiscard]] bool in_place() const noexcept { return (column_stride == 1 || depth <= 1) && (is_w || type == dtype::f32); }
+  [[nodiscard]] const char* row(count n) const noexcept { return static_cast<const char*>(data) + n * row_stride * bytes_of(type); }
 };
+
+/** n elements `stride` apart, widened to floats. */
+inline void widen(const simd::kernel_table& k, dtype type, const void* from, count stride, float* to, count n) noexcept {
+  if (stride == 1) {
+    k.widen[type == dtype::f32 ? 0 : type == dtype::bf16 ? 1 : 2](from, to, n);
+  } else if (type == dtype::f32) {
+    for (count i = 0; i < n; ++i) to[i] = static_cast<const float*>(from)[i * stride];
+  } else {
+    for (count i = 0; i < n; ++i) {
+      const std::uint16_t bits = static_cast<const std::uint16_t*>(from)[i * stride];
+      to[i] = type == dtype::bf16 ? bfloat16_to_float(bits) : float16_to_float(bits);
+    }
+  }
+}
+
+/** Copies `rows` rows of an operand into `to` [rows, depth]: as they are, or as floats. */
+inline void gather(const simd::kernel_table& k, const operand& o, const void* from, count rows, void* to) noexcept {
+  for (count r = 0; r < rows; ++r) {
+    const char* row = static_cast<const char*>(from) + r * o.row_stride * bytes_of(o.type);
+    if (o.is_w && o.type != dtype::f32) {
+      for (count i = 0; i < o.depth; ++i)
+        static_cast<std::uint16_t*>(to)[r * o.depth + i] = reinterpret_cast<const std::uint16_t*>(row)[i * o.column_stride];
+    } else {
+      widen(k, o.type, row, o.column_stride, static_cast<float*>(to) + r * o.depth, o.depth);
+    }
+  }
+}
 
 struct rows_job {
   const simd::kernel_table* kernels;
   const panels* batch;
   const operand* operands;
   count operand_count;
-  const float* bias;  // or null
-  count bias_stride;
-  float* y;
+  float_view<1> bias;  // or none
+  simd::store_kernel store;
+  void* y;
+  count y_size;  // bytes of an element
   count y_row_stride;
   count y_column_stride;
-  bool walk;  // prefetch the next rows of the first operand
+  simd::fetch fetch;  // of the rows of the first operand
 };
 
 /**
@@ -103,20 +145,21 @@ inline void run_rows(const rows_job& job, count begin, count end, void* scratch)
       const operand& o = job.operands[i];
       if (o.depth == 0) continue;  // adds nothing, and its pointer may be null
       simd::segment& s = segments[used++];
-      s = {o.data + n * o.row_stride, o.row_stride, o.depth, o.packed, batch.panel_size(o.depth)};
+      s = {o.row(n), o.row_stride, o.depth, o.packed, batch.panel_size(o.depth, o.unit), o.is_w};
       if (!o.in_place()) {
-        for (count r = 0; r < rows; ++r)
-          for (count k = 0; k < o.depth; ++k) free[r * o.depth + k] = s.w[r * o.row_stride + k * o.column_stride];
+        gather(*job.kernels, o, s.w, rows, free);
         s.w = free;
         s.row_stride = o.depth;
         free += tile * o.depth;
       }
     }
     const float* bias = nullptr;
-    if (job.bias != nullptr) {
-      bias = job.bias + n * job.bias_stride;
-      if (job.bias_stride != 1) {
-        for (count r = 0; r < rows; ++r) tile_bias[r] = bias[r * job.bias_stride];
+    if (job.bias.data() != nullptr) {
+      const dtype type = job.bias.type();
+      const char* from = static_cast<const char*>(job.bias.data()) + n * job.bias.stride(0) * bytes_of(type);
+      bias = reinterpret_cast<const float*>(from);
+      if (type != dtype::f32 || job.bias.stride(0) != 1) {
+        widen(*job.kernels, type, from, job.bias.stride(0), tile_bias, rows);
         bias = tile_bias;
       }
     }
@@ -128,14 +171,13 @@ inline void run_rows(const rows_job& job, count begin, count end, void* scratch)
       for (b.panel = 0; b.panel < batch.number; ++b.panel) {
         b.out = sums + b.row * stride + b.panel * batch.panel_tokens;
         // The rows that come next are fetched once, while the first panel is summed.
-        b.walk = job.walk && b.panel == 0 && next + R <= end
-                     ? reinterpret_cast<const char*>(job.operands[0].data + next * job.operands[0].row_stride)
-                     : nullptr;
+        b.walk = job.fetch == simd::fetch::walk && b.panel == 0 && next + R <= end ? job.operands[0].row(next) : nullptr;
+        b.ahead = job.fetch == simd::fetch::ahead && b.panel == 0 ? fetch_ahead_bytes : 0;
         batch.form_of(b.panel).run(b);
       }
     }
-    job.kernels->store_sums(
-        {sums, stride, rows, batch.tokens, bias, job.y + n * job.y_column_stride, job.y_row_stride, job.y_column_stride});
+    job.store({sums, stride, rows, batch.tokens, bias, static_cast<char*>(job.y) + n * job.y_column_stride * job.y_size, job.y_row_stride,
+               job.y_column_stride});
   }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The AVX2 + FMA tier, compiled into every x86 program whatever its -m flags and called only where the CPU has both.
+// The AVX2 + FMA + F16C tier, compiled into every x86 program whatever its -m flags and called only where the CPU has all three.
 #ifndef LORA_SIMD_AVX2_HPP
 #define LORA_SIMD_AVX2_HPP
 
@@ -19,8 +19,10 @@ namespace lora::inline v0::simd::inline LORA_ISA_TAG::avx2 {
 
 using reg = __m256;
 inline constexpr int lanes = 8;
+inline constexpr int rows_held = 6;
+inline constexpr int columns_held = 2;
 
-#define LORA_SIMD_TARGET [[gnu::target("avx2,fma")]]
+#define LORA_SIMD_TARGET [[gnu::target("avx2,fma,f16c")]]
 
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg zero() noexcept { return _mm256_setzero_ps(); }
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg load(const float* p) noexcept { return _mm256_loadu_ps(p); }
@@ -31,7 +33,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg madd(reg a, reg b, reg c) noexcept { ret
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE void pin(reg& v) noexcept { asm("" : "+x"(v)); }
 
 template <int T>
-LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg spread(const float* p) noexcept {
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg spread(float, const float* p) noexcept {
   if constexpr (T == 1) {
     return _mm256_loadu_ps(p);
   } else if constexpr (T == 2) {
@@ -46,12 +48,41 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg spread(const float* p) noexcept {
   }
 }
 
-template <int T>
-LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg spread_part(const float* p, int n) noexcept {
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg widened(bfloat16, __m128i v) noexcept {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg widened(float16, __m128i v) noexcept { return _mm256_cvtph_ps(v); }
+
+template <int T, class W>
+  requires(!std::is_same_v<W, float>)
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg spread(W, const std::uint16_t* p) noexcept {
+  if constexpr (T == 1) {
+    return widened(W{}, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  } else if constexpr (T == 2) {
+    long long four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return widened(W{}, _mm_set1_epi64x(four));
+  } else if constexpr (T == 4) {
+    int two;
+    __builtin_memcpy(&two, p, sizeof two);
+    return widened(W{}, _mm_set1_epi32(two));
+  } else {
+    static_assert(T == 8);
+    return widened(W{}, _mm_set1_epi16(static_cast<short>(*p)));
+  }
+}
+
+template <int T, class W>
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg spread_part(W, const row_element<W>* p, int n) noexcept {
   static_assert(T < 8);
-  alignas(32) float part[8] = {};
+  alignas(32) row_element<W> part[8] = {};
   for (int i = 0; i < n; ++i) part[i] = p[i];
-  return spread<T>(part);
+  return spread<T>(W{}, part);
+}
+
+template <class W>
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg madd(W, reg w, reg x, reg c) noexcept {
+  return madd(w, x, c);
 }
 
 template <int T>
@@ -78,25 +109,50 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void fold(reg v, float* out) noexcept {
 
 #include <lora/simd/tile.inl>
 
+#include <lora/simd/columns.inl>
+
 // 16 registers: at most 12 sums. T rises with the batch, so that few lanes stay empty.
-template <class Lazy>
+template <class W>
 [[nodiscard]] const form* form_for(count tokens) noexcept {
-  if (tokens <= 1) return &form_of<1, 8, 1>;
-  if (tokens == 2) return &form_of<1, 6, 2>;
-  if (tokens <= 4) return &form_of<2, 6, 2>;
-  if (tokens <= 8) return &form_of<4, 6, 2>;
-  return &form_of<8, 6, 2>;
+  if (tokens <= 1) return &form_of<W, 1, 8, 1>;
+  if (tokens == 2) return &form_of<W, 1, 6, 2>;
+  if (tokens <= 4) return &form_of<W, 2, 6, 2>;
+  if (tokens <= 8) return &form_of<W, 4, 6, 2>;
+  return &form_of<W, 8, 6, 2>;
 }
-template <class Lazy>
+template <class W>
 [[nodiscard]] const form* rest_form_for(const form& f, count tokens) noexcept {
-  return f.tokens_lane == 8 && tokens <= 8 ? &form_of<8, 6, 1> : &f;
+  if (f.tokens_lane == 1) return f.rows == 6 && tokens == 1 ? &form_of<W, 1, 6, 1> : &f;
+  return f.tokens_lane == 8 && tokens <= 8 ? &form_of<W, 8, 6, 1> : &f;
+}
+template <class W>
+[[nodiscard]] const form* row_form_for(count tokens) noexcept {
+  return tokens <= 1 ? &form_of<W, 1, 8, 1> : &form_of<W, 1, 6, 2>;
 }
 
-template <class Lazy>
+template <class W>
 [[nodiscard]] const kernel_table& table() noexcept {
-  static constexpr kernel_table t{tier::avx2,        lanes,         &form_for<Lazy>, &rest_form_for<Lazy>, &pack_panel_plain,
-                                  &store_sums_plain, &run_merge_row};
+  static constexpr kernel_table t{tier::avx2,
+                                  lanes,
+                                  &form_for<W>,
+                                  &rest_form_for<W>,
+                                  &row_form_for<W>,
+                                  &pack_panel_plain<float>,
+                                  {&widen_row<float>, &widen_row<bfloat16>, &widen_row<float16>},
+                                  &run_merge_row};
   return t;
+}
+template <class X>
+[[nodiscard]] pack_kernel packer() noexcept {
+  return &pack_panel_plain<X>;
+}
+template <class W>
+[[nodiscard]] columns_kernel columns_runner() noexcept {
+  return &run_columns<W>;
+}
+template <class Y>
+[[nodiscard]] store_kernel storer() noexcept {
+  return &store_sums_plain<Y>;
 }
 
 #undef LORA_SIMD_TARGET

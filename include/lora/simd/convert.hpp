@@ -67,6 +67,7 @@ template <class To, class From>
   static_assert(has_converter<To, From>);
 #if LORA_X86
   switch (usable_tier(wanted)) {
+    case tier::avx512_bf16:
     case tier::avx512:
       return &vec_avx512::convert_rows<To, From>;
     case tier::avx2:

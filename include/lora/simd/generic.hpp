@@ -40,6 +40,8 @@ using arch = xsimd::default_arch;
 #endif
 using reg = xsimd::batch<float, arch>;
 inline constexpr int lanes = static_cast<int>(reg::size);
+inline constexpr int rows_held = 6;
+inline constexpr int columns_held = 2;
 
 #define LORA_SIMD_TARGET
 
@@ -51,21 +53,35 @@ LORA_ALWAYS_INLINE float first(reg v) noexcept { return v.get(0); }
 LORA_ALWAYS_INLINE reg madd(reg a, reg b, reg c) noexcept { return xsimd::fma(a, b, c); }
 LORA_ALWAYS_INLINE void pin([[maybe_unused]] reg& v) noexcept {}
 
-template <int T>
-LORA_ALWAYS_INLINE reg spread(const float* p) noexcept {
+LORA_ALWAYS_INLINE float widened(bfloat16, std::uint16_t bits) noexcept { return lora::detail::bfloat16_to_float(bits); }
+LORA_ALWAYS_INLINE float widened(float16, std::uint16_t bits) noexcept { return lora::detail::float16_to_float(bits); }
+LORA_ALWAYS_INLINE float widened(float, float f) noexcept { return f; }
+
+template <int T, class W>
+LORA_ALWAYS_INLINE reg spread(W, const row_element<W>* p) noexcept {
   static_assert(T == 1 || T == lanes);
-  if constexpr (T == 1)
+  if constexpr (T == lanes) {
+    return reg(widened(W{}, *p));
+  } else if constexpr (std::is_same_v<W, float>) {
     return load(p);
-  else
-    return reg(*p);
+  } else {
+    float wide[lanes];
+    for (int i = 0; i < lanes; ++i) wide[i] = widened(W{}, p[i]);
+    return load(wide);
+  }
 }
 
-template <int T>
-LORA_ALWAYS_INLINE reg spread_part(const float* p, int n) noexcept {
+template <int T, class W>
+LORA_ALWAYS_INLINE reg spread_part(W, const row_element<W>* p, int n) noexcept {
   static_assert(T == 1);
   float part[lanes] = {};
-  for (int i = 0; i < n; ++i) part[i] = p[i];
+  for (int i = 0; i < n; ++i) part[i] = widened(W{}, p[i]);
   return load(part);
+}
+
+template <class W>
+LORA_ALWAYS_INLINE reg madd(W, reg w, reg x, reg c) noexcept {
+  return madd(w, x, c);
 }
 
 template <int T>
@@ -83,23 +99,48 @@ LORA_ALWAYS_INLINE void fold(reg v, float* out) noexcept {
 
 #include <lora/simd/tile.inl>
 
+#include <lora/simd/columns.inl>
+
 // 16 registers: 12 sums, the tokens and one element of W.
-template <class Lazy>
+template <class W>
 [[nodiscard]] const form* form_for(count tokens) noexcept {
-  if (tokens <= 1) return &form_of<1, 8, 1>;
-  if (tokens == 2) return &form_of<1, 6, 2>;
-  return tokens <= lanes ? &form_of<lanes, 6, 1> : &form_of<lanes, 6, 2>;
+  if (tokens <= 1) return &form_of<W, 1, 8, 1>;
+  if (tokens == 2) return &form_of<W, 1, 6, 2>;
+  return tokens <= lanes ? &form_of<W, lanes, 6, 1> : &form_of<W, lanes, 6, 2>;
 }
-template <class Lazy>
+template <class W>
 [[nodiscard]] const form* rest_form_for(const form& f, count tokens) noexcept {
-  return f.tokens_lane == lanes && tokens <= lanes ? &form_of<lanes, 6, 1> : &f;
+  if (f.tokens_lane == 1) return f.rows == 6 && tokens == 1 ? &form_of<W, 1, 6, 1> : &f;
+  return tokens <= lanes ? &form_of<W, lanes, 6, 1> : &f;
+}
+template <class W>
+[[nodiscard]] const form* row_form_for(count tokens) noexcept {
+  return tokens <= 1 ? &form_of<W, 1, 8, 1> : &form_of<W, 1, 6, 2>;
 }
 
-template <class Lazy>
+template <class W>
 [[nodiscard]] const kernel_table& table() noexcept {
-  static constexpr kernel_table t{tier::generic,     lanes,         &form_for<Lazy>, &rest_form_for<Lazy>, &pack_panel_plain,
-                                  &store_sums_plain, &run_merge_row};
+  static constexpr kernel_table t{tier::generic,
+                                  lanes,
+                                  &form_for<W>,
+                                  &rest_form_for<W>,
+                                  &row_form_for<W>,
+                                  &pack_panel_plain<float>,
+                                  {&widen_row<float>, &widen_row<bfloat16>, &widen_row<float16>},
+                                  &run_merge_row};
   return t;
+}
+template <class X>
+[[nodiscard]] pack_kernel packer() noexcept {
+  return &pack_panel_plain<X>;
+}
+template <class W>
+[[nodiscard]] columns_kernel columns_runner() noexcept {
+  return &run_columns<W>;
+}
+template <class Y>
+[[nodiscard]] store_kernel storer() noexcept {
+  return &store_sums_plain<Y>;
 }
 
 #undef LORA_SIMD_TARGET

@@ -76,14 +76,18 @@ struct isa_tag {};
 
 /** Families of kernels, in rising order of what they ask of the CPU. */
 enum class tier : unsigned char {
-  generic,  ///< xsimd at the instruction set that the including file is compiled for; runs wherever that file runs
-  avx2,     ///< AVX2, FMA and F16C
-  avx512,   ///< AVX-512 F, BW, DQ and VL
+  generic,      ///< xsimd at the instruction set that the including file is compiled for; runs wherever that file runs
+  avx2,         ///< AVX2, FMA and F16C
+  avx512,       ///< AVX-512 F, BW, DQ and VL
+  avx512_bf16,  ///< and AVX512_BF16, which only precision::native uses: everything else is the avx512 tier's
 };
 
-inline constexpr unsigned tier_count = 3;
+inline constexpr unsigned tier_count = 4;
 
-[[nodiscard]] constexpr const char* name_of(tier t) noexcept { return t == tier::avx512 ? "avx512" : t == tier::avx2 ? "avx2" : "generic"; }
+[[nodiscard]] constexpr const char* name_of(tier t) noexcept {
+  constexpr const char* names[tier_count] = {"generic", "avx2", "avx512", "avx512_bf16"};
+  return names[static_cast<unsigned>(t)];
+}
 
 #if LORA_X86
 namespace detail {
@@ -94,8 +98,28 @@ namespace detail {
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & (1u << 29)) != 0;
 }
 
+[[nodiscard]] inline bool cpu_is_amd() noexcept {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(0, &eax, &ebx, &ecx, &edx) != 0 && ebx == 0x68747541u;  // "Auth" of "AuthenticAMD"
+}
+
 }  // namespace detail
 #endif
+
+/** How rows of W that come from memory are best fetched; see simd/tile.inl for the two ways, docs/benchmarks for what chose them. */
+enum class fetch : unsigned char {
+  hardware,  ///< the CPU's own prefetchers, alone
+  walk,      ///< the next block of rows, line after line, into L2: AMD (measured on Zen 4)
+  ahead,     ///< each row 2 KiB ahead of its use, into L1: Intel (measured on Xeon model 207)
+};
+
+[[nodiscard]] inline fetch best_fetch() noexcept {
+#if LORA_X86
+  return detail::cpu_is_amd() ? fetch::walk : fetch::ahead;
+#else
+  return fetch::hardware;
+#endif
+}
 
 /** The highest tier that this CPU and operating system support. Asks the CPU each time; kernels() remembers. */
 [[nodiscard]] inline tier best_tier() noexcept {
@@ -103,7 +127,7 @@ namespace detail {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
-    return tier::avx512;
+    return __builtin_cpu_supports("avx512bf16") ? tier::avx512_bf16 : tier::avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && detail::cpu_has_f16c()) return tier::avx2;
 #endif
   return tier::generic;

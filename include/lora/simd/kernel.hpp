@@ -6,26 +6,44 @@
 // after row; x is packed once a call so that a register holds T tokens times P = lanes / T consecutive k. A row of W is read as P
 // consecutive elements repeated T times. R rows times C registers of tokens are summed at once; a second segment (B, against the scaled
 // A x) continues the same sums. Each sum is one chain in rising k, P partial sums wide, so its bits depend on T and lanes only: not on
-// R, C, the position of the row or token, or how rows are split over threads.
+// R, C, the position of the row or token, or how rows are split over threads. 16-bit elements of W are widened to f32 as they are read,
+// which is exact; only a kernel of bfloat16_pair leaves the products to the CPU's dot product of pairs.
 #ifndef LORA_SIMD_KERNEL_HPP
 #define LORA_SIMD_KERNEL_HPP
 
+#include <lora/core/half.hpp>
 #include <lora/simd/isa.hpp>
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace lora::inline v0::simd {
 
 using count = std::ptrdiff_t;
 
+/**
+ * Stands for bfloat16 elements that are multiplied two at a time by the CPU's own instruction (precision::native): a unit is a pair of
+ * consecutive k. A kernel for any other element type widens to f32, which is exact, one k a unit.
+ */
+struct bfloat16_pair {};
+
+/** What rows of W consist of in memory. */
+template <class W>
+using row_element = std::conditional_t<std::is_same_v<W, float>, float, std::uint16_t>;
+template <class W>
+inline constexpr int unit_depth = std::is_same_v<W, bfloat16_pair> ? 2 : 1;
+
 /** One run of k: rows of a matrix with unit column stride, and the tokens packed for it. */
 struct segment {
-  const float* w;  // row 0
-  count row_stride;
-  count depth;          // number of k; may be 0
-  const float* packed;  // [panel][ceil(depth / P)][C of the panel][T][P], zero beyond depth and beyond the last token
-  count panel_stride;   // elements from one full panel to the next
+  const void* w;     // row 0
+  count row_stride;  // in elements
+  count depth;       // number of k; may be 0
+  // [panel][ceil(depth / (P * unit_depth))][C of the panel][T][P] units of 4 bytes, zero beyond depth and beyond the last token: floats,
+  // or pairs of bfloat16 for a kernel of pairs.
+  const float* packed;
+  count panel_stride;  // units from one full panel to the next
+  bool is_w = true;    // rows are of the kernel's element type; else of float
 };
 
 /** A block of R rows against one panel of tokens. */
@@ -38,6 +56,7 @@ struct block_job {
   count out_stride;
   const char* walk;               // where the next rows of the first segment begin, to prefetch them in order; null: do not
   count rows_left = PTRDIFF_MAX;  // rows there are from `row` on; behind the last, it is summed again, into rows of `out` that must exist
+  count ahead = 0;                // bytes by which each row of the first segment is prefetched ahead of its use; 0: do not
 };
 
 using block_kernel = void (*)(const block_job&);
@@ -52,12 +71,12 @@ struct form {
 
 /** x [tokens, depth] with any strides, to be packed for one panel of a form. */
 struct pack_job {
-  const float* x;
+  const void* x;
   count row_stride;
   count column_stride;
   count tokens;  // <= T * C
   count depth;
-  float scale;  // multiplied in; 1 leaves the bits alone
+  float scale;  // multiplied in; 1 leaves the bits alone. Not for pairs.
   int tokens_lane;
   int registers;
   float* out;  // [ceil(depth / P)][C][T][P]
@@ -70,7 +89,7 @@ struct store_job {
   count rows;
   count tokens;
   const float* bias;  // [rows] or null
-  float* y;
+  void* y;
   count row_stride;
   count column_stride;
 };
@@ -88,14 +107,35 @@ struct merge_job {
   float* out;
 };
 
-/** The kernels of one tier. */
+/**
+ * sums[m][n] += sum over k of x[k][m] * w[k][n]: the product where W lies transposed, its rows (of one k) contiguous in n. Each element is
+ * one chain of multiply-adds in rising k, so its bits depend on nothing else.
+ */
+struct columns_job {
+  const void* w;     // [depth, columns] of the kernel's element type, unit column stride
+  count row_stride;  // in elements
+  count depth;
+  count columns;
+  const float* x;  // [depth, tokens], contiguous
+  count tokens;
+  float* sums;  // [tokens, columns], unit column stride
+  count sums_stride;
+  count ahead;  // as in block_job
+};
+
+using columns_kernel = void (*)(const columns_job&);
+using pack_kernel = void (*)(const pack_job&);
+using store_kernel = void (*)(const store_job&);
+
+/** The kernels of one tier for one element type of W. */
 struct kernel_table {
   tier which;
   int lanes;
   const form* (*form_for)(count tokens);                    // for a whole batch of this size
   const form* (*rest_form_for)(const form&, count tokens);  // for its last panel: same T
-  void (*pack_panel)(const pack_job&);
-  void (*store_sums)(const store_job&);
+  const form* (*row_form_for)(count tokens);                // T = 1 whatever the size: one row's bits are the same in every batch
+  pack_kernel pack_floats;                                  // for the tokens of further segments
+  void (*widen[3])(const void*, float*, count);             // of float (a copy), bfloat16 and float16, unit stride
   void (*merge)(const merge_job&);
 };
 

@@ -53,6 +53,7 @@ template <math_op Op>
 void map(const float* from, float* to, std::ptrdiff_t n, tier wanted = tier::avx512) noexcept {
 #if LORA_X86
   switch (usable_tier(wanted)) {
+    case tier::avx512_bf16:
     case tier::avx512:
       return vec_avx512::map<Op>(from, to, n);
     case tier::avx2:
@@ -70,6 +71,7 @@ template <class Lazy = void>
 [[nodiscard]] const row_kernels& rows(tier wanted = tier::avx512) noexcept {
 #if LORA_X86
   switch (usable_tier(wanted)) {
+    case tier::avx512_bf16:
     case tier::avx512:
       return vec_avx512::rows<Lazy>();
     case tier::avx2:

@@ -95,6 +95,7 @@ template <class Op, class T>
 [[nodiscard]] const reduce_table<T, total_of<Op, T>>& reducer(tier wanted = tier::avx512) noexcept {
 #if LORA_X86
   switch (usable_tier(wanted)) {
+    case tier::avx512_bf16:
     case tier::avx512:
       return vec_avx512::reduce_kernels<Op, T>;
     case tier::avx2:
@@ -114,6 +115,7 @@ template <class Lazy = void>
 [[nodiscard]] sum_twice_kernel twice_summer(tier wanted = tier::avx512) noexcept {
 #if LORA_X86
   switch (usable_tier(wanted)) {
+    case tier::avx512_bf16:
     case tier::avx512:
       return &vec_avx512::sum_twice<Lazy>;
     case tier::avx2:
@@ -135,6 +137,7 @@ template <class T>
 [[nodiscard]] find_kernel<T> finder(tier wanted = tier::avx512) noexcept {
 #if LORA_X86
   switch (usable_tier(wanted)) {
+    case tier::avx512_bf16:
     case tier::avx512:
       return &vec_avx512::find_rows<T>;
     case tier::avx2:

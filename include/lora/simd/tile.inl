@@ -4,16 +4,18 @@
 // namespace, hence no include guard. The includer defines LORA_SIMD_TARGET (its target attribute) and, in its namespace:
 //
 //   reg, lanes, zero(), load(p), store(p, v), splat(f), first(v), madd(a, b, c) = a * b + c,
-//   spread<T>(p)            P consecutive elements, repeated T times
-//   spread_part<T>(p, n)    the same of n < P elements, zero beyond, reading no byte behind them
-//   fold<T>(v, out)         sums each run of P lanes and stores T floats
-//   pin(v)                  keeps v in a register: g++ 12 otherwise repeats the load in each instruction that uses it
+//   spread<T>(W{}, p)          P consecutive units of element type W, repeated T times
+//   spread_part<T>(W{}, p, n)  the same of n < P * unit_depth elements, zero beyond, reading no byte behind them
+//   madd(W{}, w, x, c)         c + the products of units; for all but pairs the madd above
+//   fold<T>(v, out)            sums each run of P lanes and stores T floats
+//   pin(v)                     keeps v in a register: g++ 12 otherwise repeats the load in each instruction that uses it
 //
 // Kernels call nothing of std: an inline function of std compiled here could be the copy the linker keeps for everybody.
 
-// One step: P consecutive k of R rows against C registers of tokens. `whole` false is the last, partial step of n < P elements.
-template <int T, int R, int C, bool Whole>
-LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_step(reg (&sum)[R][C], const float* (&row)[R], const float*& x, [[maybe_unused]] int n) noexcept {
+// One step: P consecutive units of R rows against C registers of tokens. `Whole` false is the last, partial step of n < P * unit_depth k.
+template <class W, int T, int R, int C, bool Whole>
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_step(reg (&sum)[R][C], const row_element<W>* (&row)[R], const float*& x,
+                                                  [[maybe_unused]] int n) noexcept {
   reg token[C];
 #pragma GCC unroll 8
   for (int c = 0; c < C; ++c) token[c] = load(x + c * lanes);
@@ -21,55 +23,81 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_step(reg (&sum)[R][C], const float*
   for (int r = 0; r < R; ++r) {
     reg w;
     if constexpr (Whole) {
-      w = spread<T>(row[r]);
-      // Only these two can be folded into each multiply-add; elsewhere the pin would cost a copy.
-      if constexpr (C > 1 && (T == 1 || T == lanes)) pin(w);
+      w = spread<T>(W{}, row[r]);
+      // Of floats only these two can be folded into each multiply-add; elsewhere the pin would cost a copy.
+      if constexpr (C > 1 && (T == 1 || T == lanes || !std::is_same_v<W, float>)) pin(w);
     } else {
-      w = spread_part<T>(row[r], n);
+      w = spread_part<T>(W{}, row[r], n);
     }
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) sum[r][c] = madd(w, token[c], sum[r][c]);
-    row[r] += lanes / T;
+    for (int c = 0; c < C; ++c) sum[r][c] = madd(W{}, w, token[c], sum[r][c]);
+    row[r] += lanes / T * unit_depth<W>;
   }
   x += C * lanes;
 }
 
+// All k of one segment. W comes from memory by one of two prefetches, each the better one on another kind of CPU (simd/isa.hpp): `walk`
+// is where the next R rows begin, to be fetched line after line in the order of their addresses, into L2; `ahead` is a number of bytes
+// by which each row is fetched in front of its use, into L1, running on into the next R rows at its end.
+template <class W, int T, int R, int C>
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_segment(reg (&sum)[R][C], const block_job& b, const segment& seg, const char* walk,
+                                                     count ahead) noexcept {
+  constexpr int step = lanes / T * unit_depth<W>;
+  constexpr int line = 64 / static_cast<int>(sizeof(row_element<W>));
+  constexpr int steps_a_line = line / step > 0 ? line / step : 1;
+  constexpr count size = static_cast<count>(sizeof(row_element<W>));
+  const row_element<W>* row[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+    row[r] = static_cast<const row_element<W>*>(seg.w) + (b.row + (r < b.rows_left ? r : b.rows_left - 1)) * seg.row_stride;
+  const float* x = seg.packed + b.panel * seg.panel_stride;
+  const count whole = seg.depth / step;
+  count i = 0;
+  // Where a row ends, what lies ahead of it is the start of the row R further on.
+  const count wrap_at = ahead != 0 ? whole - ahead / (step * size) : whole;
+  for (; i + steps_a_line <= whole; i += steps_a_line) {
+    if (walk != nullptr) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) __builtin_prefetch(walk + 64 * r, 0, 2);
+      walk += 64 * R;
+    } else if (ahead != 0) {
+      const count distance = i < wrap_at ? ahead : ahead + (R * seg.row_stride - seg.depth) * size;
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)  // as numbers: behind the last row the address belongs to nothing
+        __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(row[r]) + static_cast<std::uintptr_t>(distance)), 0, 3);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < steps_a_line; ++j) run_step<W, T, R, C, true>(sum, row, x, step);
+  }
+  for (; i < whole; ++i) run_step<W, T, R, C, true>(sum, row, x, step);
+  if constexpr (step > 1) {
+    const int rest = static_cast<int>(seg.depth - whole * step);
+    if (rest != 0) run_step<W, T, R, C, false>(sum, row, x, rest);
+  }
+}
+
 // One block: R rows, C registers of T tokens, all segments. The loops over r and c must vanish: without the pragma g++ 12 -O2 keeps the
 // sums on the stack (a quarter of the speed).
-template <int T, int R, int C>
+template <class W, int T, int R, int C>
 LORA_SIMD_TARGET void run_block(const block_job& b) {
-  constexpr int P = lanes / T;
-  constexpr int steps_a_line = 16 / P > 0 ? 16 / P : 1;  // 16 floats of each row are one cache line
   reg sum[R][C];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c) sum[r][c] = zero();
 
-  const char* walk = b.walk;
   for (count s = 0; s < b.segment_count; ++s) {
     const segment& seg = b.segments[s];
-    const float* row[R];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) row[r] = seg.w + (b.row + (r < b.rows_left ? r : b.rows_left - 1)) * seg.row_stride;
-    const float* x = seg.packed + b.panel * seg.panel_stride;
-    const count whole = seg.depth / P;
-    count i = 0;
-    for (; i + steps_a_line <= whole; i += steps_a_line) {
-      if (walk != nullptr) {
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) __builtin_prefetch(walk + 64 * r, 0, 2);
-        walk += 64 * R;
-      }
-#pragma GCC unroll 4
-      for (int j = 0; j < steps_a_line; ++j) run_step<T, R, C, true>(sum, row, x, P);
+    // Only the first segment, W, comes from memory.
+    const char* walk = s == 0 ? b.walk : nullptr;
+    const count ahead = s == 0 ? b.ahead : 0;
+    if constexpr (std::is_same_v<W, float>) {
+      run_segment<float, T, R, C>(sum, b, seg, walk, ahead);
+    } else if (seg.is_w) {
+      run_segment<W, T, R, C>(sum, b, seg, walk, ahead);
+    } else {
+      run_segment<float, T, R, C>(sum, b, seg, nullptr, 0);
     }
-    for (; i < whole; ++i) run_step<T, R, C, true>(sum, row, x, P);
-    if constexpr (P > 1) {
-      const int rest = static_cast<int>(seg.depth - whole * P);
-      if (rest != 0) run_step<T, R, C, false>(sum, row, x, rest);
-    }
-    walk = nullptr;  // the walk belongs to the first segment, W
   }
 
 #pragma GCC unroll 8
@@ -78,15 +106,48 @@ LORA_SIMD_TARGET void run_block(const block_job& b) {
     for (int c = 0; c < C; ++c) fold<T>(sum[r][c], b.out + r * b.out_stride + c * T);
 }
 
-template <int T, int R, int C>
-inline constexpr form form_of{T, R, C, &run_block<T, R, C>};
+template <class W, int T, int R, int C>
+inline constexpr form form_of{T, R, C, &run_block<W, T, R, C>};
 
-// Packs any strides. T and P are only known at run time here: the work is a copy, once a call.
-LORA_SIMD_TARGET inline void pack_panel_plain(const pack_job& p) {
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE void put(float* p, float v) noexcept { *p = v; }
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE void put(bfloat16* p, float v) noexcept { p->bits = lora::detail::float_to_bfloat16(v); }
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE void put(float16* p, float v) noexcept { p->bits = lora::detail::float_to_float16(v); }
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE float get(const float* p) noexcept { return *p; }
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE float get(const bfloat16* p) noexcept { return lora::detail::bfloat16_to_float(p->bits); }
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE float get(const float16* p) noexcept { return lora::detail::float16_to_float(p->bits); }
+
+// n elements with unit stride as floats.
+template <class X>
+LORA_SIMD_TARGET void widen_row(const void* from, float* to, count n) {
+  const auto* x = static_cast<const row_element<X>*>(from);
+  count k = 0;
+  for (; k + lanes <= n; k += lanes) store(to + k, spread<1>(X{}, x + k));
+  if (k < n) {
+    float part[lanes];
+    store(part, spread_part<1>(X{}, x + k, static_cast<int>(n - k)));
+    for (count i = 0; k + i < n; ++i) to[k + i] = part[i];
+  }
+}
+
+// P floats at a time from a run of k to where one token's elements lie in the steps.
+template <int P>
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE void pack_run(const float* from, count n, float scale, float* out, count step_size) noexcept {
+  count k = 0;
+  for (; k + P <= n; k += P, out += step_size)
+    for (int q = 0; q < P; ++q) out[q] = from[k + q] * scale;
+  if (k < n)
+    for (int q = 0; q < P; ++q) out[q] = k + q < n ? from[k + q] * scale : 0.0f;
+}
+
+// Packs any strides and element types.
+template <class X>
+LORA_SIMD_TARGET void pack_panel_plain(const pack_job& p) {
   const count T = p.tokens_lane;
   const count P = lanes / T;
   const count steps = (p.depth + P - 1) / P;
   const count step_size = static_cast<count>(p.registers) * lanes;
+  constexpr count run = 256;  // a multiple of every P
+  float buffer[run];
   for (count m = 0; m < p.registers * T; ++m) {
     float* out = p.out + (m / T) * lanes + (m % T) * P;
     if (m >= p.tokens) {
@@ -94,21 +155,59 @@ LORA_SIMD_TARGET inline void pack_panel_plain(const pack_job& p) {
         for (count q = 0; q < P; ++q) out[i * step_size + q] = 0.0f;
       continue;
     }
-    const float* x = p.x + m * p.row_stride;
-    count k = 0;
-    for (count i = 0; i < steps; ++i)
-      for (count q = 0; q < P; ++q, ++k) out[i * step_size + q] = k < p.depth ? x[k * p.column_stride] * p.scale : 0.0f;
+    const X* x = static_cast<const X*>(p.x) + m * p.row_stride;
+    for (count k = 0; k < p.depth; k += run, out += run / P * step_size) {
+      const count n = p.depth - k < run ? p.depth - k : run;
+      const float* from = buffer;
+      if (p.column_stride != 1) {
+        for (count i = 0; i < n; ++i) buffer[i] = get(x + (k + i) * p.column_stride);
+      } else if constexpr (std::is_same_v<X, float>) {
+        from = x + k;
+      } else {
+        widen_row<X>(x + k, buffer, n);
+      }
+      switch (P) {
+        case 1: pack_run<1>(from, n, p.scale, out, step_size); break;
+        case 2: pack_run<2>(from, n, p.scale, out, step_size); break;
+        case 4: pack_run<4>(from, n, p.scale, out, step_size); break;
+        case 8: pack_run<8>(from, n, p.scale, out, step_size); break;
+        default: pack_run<16>(from, n, p.scale, out, step_size); break;
+      }
+    }
   }
 }
 
-LORA_SIMD_TARGET inline void store_sums_plain(const store_job& s) {
+// Packs bfloat16 in pairs, as they are. With an odd depth the last pair's second half is zero.
+LORA_SIMD_TARGET inline void pack_pairs_plain(const pack_job& p) {
+  const count T = p.tokens_lane;
+  const count P = lanes / T;
+  const count pairs = (p.depth + 1) / 2;
+  const count steps = (pairs + P - 1) / P;
+  const count step_size = static_cast<count>(p.registers) * lanes;
+  for (count m = 0; m < p.registers * T; ++m) {
+    float* out = p.out + (m / T) * lanes + (m % T) * P;
+    const bool there = m < p.tokens;
+    const bfloat16* x = there ? static_cast<const bfloat16*>(p.x) + m * p.row_stride : nullptr;
+    count k = 0;
+    for (count i = 0; i < steps; ++i)
+      for (count q = 0; q < P; ++q, k += 2) {
+        std::uint32_t pair = 0;
+        if (there && k < p.depth) pair = x[k * p.column_stride].bits;
+        if (there && k + 1 < p.depth) pair |= static_cast<std::uint32_t>(x[(k + 1) * p.column_stride].bits) << 16;
+        __builtin_memcpy(out + i * step_size + q, &pair, sizeof pair);
+      }
+  }
+}
+
+template <class Y>
+LORA_SIMD_TARGET void store_sums_plain(const store_job& s) {
   for (count m = 0; m < s.tokens; ++m) {
-    float* y = s.y + m * s.row_stride;
+    Y* y = static_cast<Y*>(s.y) + m * s.row_stride;
     const float* sums = s.sums + m;
     if (s.bias != nullptr) {
-      for (count n = 0; n < s.rows; ++n) y[n * s.column_stride] = sums[n * s.sums_stride] + s.bias[n];
+      for (count n = 0; n < s.rows; ++n) put(y + n * s.column_stride, sums[n * s.sums_stride] + s.bias[n]);
     } else {
-      for (count n = 0; n < s.rows; ++n) y[n * s.column_stride] = sums[n * s.sums_stride];
+      for (count n = 0; n < s.rows; ++n) put(y + n * s.column_stride, sums[n * s.sums_stride]);
     }
   }
 }

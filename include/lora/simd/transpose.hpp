@@ -34,6 +34,7 @@ void transpose(const char* from, std::ptrdiff_t from_step, char* to, std::ptrdif
                bool stream, tier wanted = tier::avx512) noexcept {
 #if LORA_X86
   switch (usable_tier(wanted)) {
+    case tier::avx512_bf16:
     case tier::avx512:
       return vec_avx512::transpose<Width>(from, from_step, to, to_step, rows, columns, stream);
     case tier::avx2:

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a forward call is told beside its matrices (low_rank_term, forward_options), and detail: the kernels chosen for it and the layout of
+// its workspace, computed before anything is written.
+#ifndef LORA_LINALG_FORWARD_PLAN_HPP
+#define LORA_LINALG_FORWARD_PLAN_HPP
+
+#include <lora/linalg/columns.hpp>
+#include <lora/linalg/workspace.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace lora::inline v0 {
+
+/** One low-rank term: a [rank, in], b [out, rank], and the factor of their product. A scale of exactly 0 switches the term off. */
+struct low_rank_term {
+  float_view<2> a;
+  float_view<2> b;
+  float scale = 1.0f;
+};
+
+/** How elements of W are multiplied. */
+enum class precision : unsigned char {
+  exact,  ///< products of 16-bit elements are exact, sums are f32
+  native,  ///< where W and x are both bfloat16 and the CPU can, its dot product of pairs: faster, one more rounding a pair, flushes subnormals
+};
+
+/** What a call may choose. */
+struct forward_options {
+  /** The highest kernel tier to use; lower it to compare or to reproduce another machine's bits. */
+  simd::tier tier = simd::tier::avx512_bf16;
+  lora::precision precision = precision::exact;
+  /** The same bits for a row of x alone and in any batch, whatever its size: each sum is one chain of one register. Slower from 8 tokens on. */
+  bool batch_invariant = false;
+};
+
+inline namespace LORA_ISA_TAG {
+
+namespace detail_forward {
+
+using detail::operand;
+using detail::panels;
+using simd::count;
+
+// More tokens than this are taken in turns, so that the packed x of a turn (1 MiB at in = 4096) stays in L2 while W streams past it. W is
+// read again in each turn, which costs a third of what the arithmetic of 64 tokens does and hides behind it. 512 tokens a turn, reading W
+// once, ran at 57 GFLOP/s instead of 154 (M = 512, in = out = 4096, AVX-512, one thread).
+inline constexpr count tokens_a_turn = 64;
+
+/** Tokens of one turn: turns of equal size, in whole registers of 16, rather than full ones and a small rest. */
+[[nodiscard]] constexpr count turn_size(count tokens) noexcept {
+  if (tokens <= tokens_a_turn) return tokens;
+  const count turns = (tokens + tokens_a_turn - 1) / tokens_a_turn;
+  return detail::round_up((tokens + turns - 1) / turns, 16);
+}
+// Below this many bytes W comes from a cache, where prefetching it again costs a quarter (1024 x 1024: 71 us with, 54 without).
+inline constexpr count fetch_from_bytes = 8 << 20;
+// Below either, a second thread costs more than it brings.
+inline constexpr count parallel_from_bytes = 1 << 19;
+inline constexpr double parallel_from_flops = 2e6;
+
+/** a + b of counts, or the largest count: which no workspace has room for. */
+[[nodiscard]] constexpr count sum_or_most(count a, count b) noexcept {
+  count sum = 0;
+  return checked_add(a, b, sum) ? sum : PTRDIFF_MAX;
+}
+
+/** The kernels of one combination of element types, tier and options. */
+struct kernel_choice {
+  const simd::kernel_table* table;
+  const simd::form* (*form_for)(count tokens);
+  bool pairs;                     // W is read as pairs of bfloat16
+  simd::pack_kernel pack_x;       // as floats
+  simd::pack_kernel pack_x_as_w;  // as the kernel of W wants it
+  simd::store_kernel store_y;
+  simd::store_kernel store_floats;
+  simd::columns_kernel columns;
+
+  [[nodiscard]] int unit() const noexcept { return pairs ? 2 : 1; }
+  /** Whether the kernel of W reads this operand, which is of W's type, as it is. */
+  [[nodiscard]] bool reads(dtype type, dtype w) const noexcept { return type == w && !pairs; }
+};
+
+/** `w`: only how it lies counts. Pairs are read in place or not at all. */
+template <class Y, class X, class W>
+[[nodiscard]] kernel_choice choose(const float_view<2>& w, const forward_options& options) noexcept {
+  kernel_choice c{};
+  const simd::tier t = options.tier;
+  c.pack_x = simd::packer<X>(t);
+  c.pack_x_as_w = c.pack_x;
+  c.store_y = simd::storer<Y>(t);
+  c.store_floats = simd::storer<float>(t);
+  c.columns = simd::columns_runner<W>(t);
+  if constexpr (std::is_same_v<W, bfloat16> && std::is_same_v<X, bfloat16>) {
+    if (options.precision == precision::native && w.stride(1) == 1 && simd::has_pairs(t)) {
+      c.pairs = true;
+      c.table = &simd::kernels<simd::bfloat16_pair>(t);
+      c.pack_x_as_w = simd::packer<simd::bfloat16_pair>(t);
+    }
+  }
+  if (!c.pairs) c.table = &simd::kernels<W>(t);
+  c.form_for = options.batch_invariant ? c.table->row_form_for : c.table->form_for;
+  return c;
+}
+
+struct plan {
+  kernel_choice kernels;
+  const simd::form* form;
+  panels batch;  // of a full turn
+  std::size_t tasks;
+  std::size_t x_at;         // packed x, as W's kernel wants it
+  std::size_t floats_at;    // packed x as floats, where that is something else and there are terms
+  std::size_t h_at;         // A x, [tokens, rank] of one term
+  std::size_t packed_h_at;  // scale * A x of all terms, packed
+  std::size_t operands_at;
+  std::size_t scratch_at;  // one part a task
+  std::size_t scratch_bytes;
+  std::size_t bytes;
+  std::size_t active;  // terms with a rank and a scale
+  bool transposed;
+  std::size_t turned_at;  // where W lies transposed: x as [in, tokens], and the sums [tokens, out]
+  std::size_t sums_at;
+
+  /** For a call of `tokens`, whose workspace is also to serve as many tasks as a call of `most_tokens` would start. */
+  plan(const kernel_choice& k, count tokens, count most_tokens, const float_view<2>& w, std::span<const low_rank_term> terms,
+       std::size_t concurrency)
+      : kernels(k), form(kernels.form_for(tokens)), batch(*kernels.table, *form, turn_size(tokens)) {
+    const count in = w.extent(1);
+    const count out = w.extent(0);
+    count widest = 0;
+    transposed = detail::lies_transposed(w);
+    count gather_depth = w.stride(1) != 1 && !transposed ? in : 0;
+    active = 0;
+    count padded_rank_total = 0;
+    for (const low_rank_term& t : terms) {
+      const count rank = t.a.extent(0);
+      if (rank == 0 || t.scale == 0.0f) continue;
+      ++active;
+      padded_rank_total = sum_or_most(padded_rank_total, batch.padded(rank));
+      widest = rank > widest ? rank : widest;
+      const auto in_place = [&](const float_view<2>& v) {
+        return v.stride(1) == 1 && (v.type() == dtype::f32 || kernels.reads(v.type(), w.type()));
+      };
+      if (!in_place(t.b)) gather_depth = sum_or_most(gather_depth, rank);
+      if (!in_place(t.a)) gather_depth = gather_depth > in ? gather_depth : in;
+    }
+    tasks = 1;
+    // In double: views with stride 0 can have more elements than memory, and the workspace below is what refuses those.
+    const double flops = 2.0 * static_cast<double>(most_tokens) * static_cast<double>(w.size());
+    const bool large = w.size() >= parallel_from_bytes / detail::bytes_of(w.type()) || flops >= parallel_from_flops;
+    if (concurrency > 1 && large) {
+      const auto tiles = static_cast<std::size_t>((out + detail::tile_rows(*form) - 1) / detail::tile_rows(*form));
+      tasks = concurrency < tiles ? concurrency : tiles;
+    }
+    detail::layout l;
+    const auto floats = [&](count n, count times) {
+      std::size_t size = 0;
+      const bool fits = checked_mul(static_cast<std::size_t>(n), static_cast<std::size_t>(times), size);
+      return fits ? l.add(size, sizeof(float)) : l.add(static_cast<std::size_t>(-1), sizeof(float));
+    };
+    turned_at = sums_at = l.add(0, 1);
+    if (transposed) {
+      turned_at = floats(in, batch.tokens);
+      sums_at = floats(out < PTRDIFF_MAX - 32 ? detail::sums_stride(out) : out, batch.tokens);
+    }
+    x_at = l.add(0, 1);
+    if (!transposed || active != 0) x_at = floats(batch.padded(in, kernels.unit()), batch.packed_tokens);
+    floats_at = x_at;
+    if (kernels.pairs && active != 0) floats_at = floats(batch.padded(in), batch.packed_tokens);
+    h_at = floats(widest, batch.tokens);
+    packed_h_at = floats(padded_rank_total, batch.packed_tokens);
+    operands_at = l.add(1 + active, sizeof(operand));
+    scratch_bytes = 0;
+    {
+      detail::layout one;
+      (void)one.add(static_cast<std::size_t>(detail::tile_rows(*form) * batch.packed_tokens), sizeof(float));
+      (void)one.add(1 + active, sizeof(simd::segment));
+      (void)one.add(static_cast<std::size_t>(detail::tile_rows(*form)), sizeof(float));
+      std::size_t gathered = 0;
+      if (!checked_mul(static_cast<std::size_t>(detail::tile_rows(*form)), static_cast<std::size_t>(gather_depth), gathered))
+        gathered = static_cast<std::size_t>(-1);
+      (void)one.add(gathered, sizeof(float));
+      if (transposed) (void)one.add(static_cast<std::size_t>(detail::columns_a_tile(1)), sizeof(float));
+      scratch_bytes = one.total("forward");
+    }
+    scratch_at = l.add(tasks, scratch_bytes);
+    bytes = l.total("forward");
+  }
+};
+
+}  // namespace detail_forward
+}  // namespace LORA_ISA_TAG
+}  // namespace lora::inline v0
+
+#endif

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which form the AVX-512 tiers use for which batch; included by avx512.hpp and avx512_bf16.hpp in their namespaces, behind tile.inl.
+
+// Forms by batch size, W in place: at most 24 sums of 32 registers, and at most 7 rows streamed at once, 8 for a single token: more rows
+// than L1 has ways evict each other when the row stride is a power of two. Chosen by measurement on Zen 4, and on a Xeon (model 207) where
+// forms with few rows and many tokens fall behind because they read the packed tokens from L2 too often (24 tokens: T8 6x3 5.7 ms, T4 4x6
+// 6.0; 48 tokens: T16 6x3 9.7, T8 4x6 10.2).
+template <class W>
+[[nodiscard]] const form* form_for(count tokens) noexcept {
+  if (tokens <= 1) return &form_of<W, 1, 8, 1>;
+  if (tokens == 2) return &form_of<W, 1, 8, 2>;
+  if (tokens <= 4) return &form_of<W, 2, 6, 2>;
+  if (tokens <= 6) return &form_of<W, 2, 7, 3>;
+  if (tokens <= 8) return &form_of<W, 2, 6, 4>;
+  if (tokens <= 10) return &form_of<W, 2, 5, 5>;
+  if (tokens <= 12) return &form_of<W, 4, 6, 3>;
+  if (tokens <= 16) return &form_of<W, 4, 6, 4>;
+  if (tokens <= 20) return &form_of<W, 4, 5, 5>;
+  if (tokens <= 24) return &form_of<W, 8, 6, 3>;
+  if (tokens <= 32) return &form_of<W, 8, 6, 4>;
+  if (tokens <= 40) return &form_of<W, 8, 5, 5>;
+  if (tokens <= 48) return &form_of<W, 16, 6, 3>;
+  return &form_of<W, 16, 6, 4>;
+}
+template <class W>
+[[nodiscard]] const form* rest_form_for(const form& f, count tokens) noexcept {
+  if (f.tokens_lane == 1 && f.rows == 6) {
+    if (tokens > 2) return tokens > 3 ? &form_of<W, 1, 6, 4> : &form_of<W, 1, 6, 3>;
+    return tokens > 1 ? &form_of<W, 1, 6, 2> : &form_of<W, 1, 6, 1>;
+  }
+  if (f.tokens_lane != 16 || tokens > 48) return &f;
+  if (tokens > 32) return &form_of<W, 16, 6, 3>;
+  return tokens > 16 ? &form_of<W, 16, 6, 2> : &form_of<W, 16, 6, 1>;
+}
+template <class W>
+[[nodiscard]] const form* row_form_for(count tokens) noexcept {
+  return tokens <= 1 ? &form_of<W, 1, 8, 1> : &form_of<W, 1, 6, 4>;
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// forward and merged with elements of float, bfloat16 and float16 in every combination, precision::native and batch_invariant: against
+// float64 of the very elements that are stored, so that only the product's own roundings count.
+#include <lora/linalg/merge.hpp>
+
+#include "support/oracle.hpp"
+
+#include <doctest/doctest.h>
+
+#include <limits>
+#include <string>
+#include <utility>
+
+using lora::bfloat16;
+using lora::float16;
+using lora::index_t;
+using lora::low_rank_term;
+using lora::simd::tier;
+using test::layout;
+
+namespace {
+
+template <class F>
+void for_each_tier(F f) {
+  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << name); }, f);
+}
+
+/** A test::matrix rounded to T, with T's NaN around every element, in the same layout. */
+template <class T>
+class typed {
+ public:
+  typed(index_t rows, index_t columns, layout l, std::uint64_t seed) : floats_(rows, columns, l, seed) {
+    const auto v = floats_.view();
+    const auto reach = lora::detail::span_of(v.shape().array().data(), v.stride().array().data(), 2);
+    memory_.assign(static_cast<std::size_t>(reach.size) + 64, T(std::numeric_limits<float>::quiet_NaN()));
+    auto* p = memory_.data() + 33 + reach.below;
+    view_ = {p, v.shape(), v.stride()};
+    for (index_t i = 0; i < rows; ++i)
+      for (index_t j = 0; j < columns; ++j) p[i * v.stride(0) + j * v.stride(1)] = T(floats_(i, j));
+  }
+  typed(const typed&) = delete;
+  typed& operator=(const typed&) = delete;
+
+  [[nodiscard]] lora::ndview<T, 2> view() { return view_; }
+  [[nodiscard]] lora::ndview<const T, 2> view() const { return view_; }
+  [[nodiscard]] lora::ndview<const T, 2> first(index_t rows) const { return {view_.data(), {rows, view_.extent(1)}, view_.stride()}; }
+
+ private:
+  test::matrix floats_;
+  std::vector<T> memory_;
+  lora::ndview<T, 2> view_;
+};
+
+bool same_bits(const lora::ndview<const float, 2>& a, const lora::ndview<const float, 2>& b) {
+  for (index_t i = 0; i < a.extent(0); ++i)
+    for (index_t j = 0; j < a.extent(1); ++j)
+      if (test::bits(test::at(a, i, j)) != test::bits(test::at(b, i, j))) return false;
+  return true;
+}
+
+/** All that depends on the types: both factors of both terms, the bias. */
+struct terms_of_all_types {
+  typed<float> a1;
+  typed<bfloat16> b1;
+  typed<float16> a2;
+  typed<float> b2;
+  typed<bfloat16> a3;
+  typed<float16> b3;
+  std::vector<low_rank_term> terms;
+  terms_of_all_types(index_t in, index_t out, std::uint64_t seed)
+      : a1(5, in, layout::padded, seed),
+        b1(out, 5, layout::padded, seed + 1),
+        a2(17, in, static_cast<layout>(seed % test::layouts), seed + 2),
+        b2(out, 17, layout::transposed, seed + 3),
+        a3(1, in, layout::plain, seed + 4),
+        b3(out, 1, layout::spread, seed + 5),
+        terms{{std::as_const(a1).view(), std::as_const(b1).view(), 0.5f},
+              {std::as_const(a2).view(), std::as_const(b2).view(), -1.5f},
+              {std::as_const(a3).view(), std::as_const(b3).view(), 1.0f}} {}
+};
+
+template <class Y, class X, class W>
+struct types {
+  using y = Y;
+  using x = X;
+  using w = W;
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("linalg/forward: types in combination stay inside the bound, for every tier, size class, tail and layout", C,
+                   types<float, float, bfloat16>, types<float, float, float16>, types<bfloat16, bfloat16, bfloat16>,
+                   types<float16, float16, float16>, types<bfloat16, float, float>, types<float, bfloat16, float>,
+                   types<float, bfloat16, float16>, types<float16, bfloat16, bfloat16>) {
+  using Y = typename C::y;
+  lora::workspace scratch;
+  double worst = 0;
+  std::uint64_t problem = 0;
+  for (const index_t out : {1, 7, 48, 49, 97})
+    for (const index_t in : {0, 1, 2, 3, 15, 16, 17, 31, 33, 100, 257}) {
+      ++problem;
+      test::random chance(problem);
+      const auto any = [&] { return static_cast<layout>(chance.next() % test::layouts); };
+      const typed<typename C::x> x(test::most_tokens, in, any(), 7 * problem);
+      // The layout that is used in place gets half of the problems.
+      const typed<typename C::w> w(out, in, problem % 2 == 0 ? layout::padded : any(), 7 * problem + 1);
+      const terms_of_all_types low(in, out, 7 * problem + 2);
+      const typed<bfloat16> bias_column(out, 1, layout::spread, 7 * problem + 3);
+      const lora::float_view<1> bias =
+          lora::ndview(std::as_const(bias_column).view().data(), lora::extents{out}, lora::strides{bias_column.view().stride(0)});
+      const test::expected want(x.view(), w.view(), low.terms, bias, lora::dtype_of<Y>);
+      for_each_tier([&](tier t) {
+        for (const index_t n : test::batch_sizes) {
+          if ((static_cast<std::uint64_t>(n) + problem) % 3 != 0) continue;
+          typed<Y> y(n, out, any(), 1);
+          lora::forward(y.view(), x.first(n), w.view(), low.terms, bias, scratch, {.tier = t});
+          const double ratio = want.worst(std::as_const(y).view());
+          worst = std::max(worst, ratio);
+          CAPTURE(n);
+          CAPTURE(out);
+          CAPTURE(in);
+          CAPTURE(std::string(lora::simd::name_of(t)));
+          REQUIRE(ratio <= 1.0);
+        }
+      });
+    }
+  MESSAGE("largest error " << worst << " of the bound");
+}
+
+TEST_CASE("linalg/forward: 16-bit weights give the bits of the same weights as floats") {
+  lora::workspace scratch;
+  for (const index_t in : {5, 64, 100}) {
+    const typed<bfloat16> w(53, in, layout::padded, 1);
+    const typed<float16> v(53, in, layout::padded, 2);
+    lora::ndarray<float, 2> w_floats = lora::uninit<float>(index_t{53}, in);
+    lora::ndarray<float, 2> v_floats = lora::uninit<float>(index_t{53}, in);
+    for (index_t i = 0; i < 53; ++i)
+      for (index_t j = 0; j < in; ++j) {
+        w_floats(i, j) = static_cast<float>(w.view()(i, j));
+        v_floats(i, j) = static_cast<float>(v.view()(i, j));
+      }
+    const typed<float> x(test::most_tokens, in, layout::padded, 3);
+    const terms_of_all_types low(in, 53, 4);
+    for_each_tier([&](tier t) {
+      for (const index_t n : test::batch_sizes) {
+        auto a = lora::uninit<float>(n, 53);
+        auto b = lora::uninit<float>(n, 53);
+        lora::forward(a, x.first(n), w.view(), low.terms, {}, scratch, {.tier = t});
+        lora::forward(b, x.first(n), w_floats, low.terms, {}, scratch, {.tier = t});
+        CAPTURE(n);
+        REQUIRE(same_bits(a.view(), b.view()));
+        lora::forward(a, x.first(n), v.view(), low.terms, {}, scratch, {.tier = t});
+        lora::forward(b, x.first(n), v_floats, low.terms, {}, scratch, {.tier = t});
+        REQUIRE(same_bits(a.view(), b.view()));
+      }
+    });
+  }
+}
+
+TEST_CASE("linalg/forward: precision::native stays inside the bound, uses its kernels where it can, and is exact where it cannot") {
+  lora::workspace scratch;
+  const bool pairs = lora::simd::has_pairs(lora::simd::any_tier);
+  if (!pairs) MESSAGE("skipped, not on this CPU: tier avx512_bf16");
+  double worst = 0;
+  bool differs = false;
+  for (const index_t out : {1, 48, 49, 97})
+    for (const index_t in : {0, 1, 2, 3, 31, 32, 33, 63, 100, 257}) {
+      const auto seed = static_cast<std::uint64_t>(out * 1000 + in);
+      for (const layout l : {layout::padded, layout::transposed}) {
+        const typed<bfloat16> x(test::most_tokens, in, l, seed);
+        const typed<bfloat16> w(out, in, l, seed + 1);
+        const terms_of_all_types low(in, out, seed + 2);
+        const test::expected want(x.view(), w.view(), low.terms, {});
+        for (const index_t n : test::batch_sizes) {
+          auto y = lora::uninit<float>(n, out);
+          auto exact = lora::uninit<float>(n, out);
+          lora::forward(y, x.first(n), w.view(), low.terms, {}, scratch, {.precision = lora::precision::native});
+          lora::forward(exact, x.first(n), w.view(), low.terms, {}, scratch);
+          const double ratio = want.worst(lora::ndview<const float, 2>(y.view()));
+          worst = std::max(worst, ratio);
+          CAPTURE(n);
+          CAPTURE(out);
+          CAPTURE(in);
+          REQUIRE(ratio <= 1.0);
+          differs = differs || !same_bits(y.view(), exact.view());
+          // Below its tier, and where x is not bfloat16: the exact product.
+          lora::forward(y, x.first(n), w.view(), low.terms, {}, scratch, {.tier = tier::avx512, .precision = lora::precision::native});
+          REQUIRE(same_bits(y.view(), exact.view()));
+        }
+      }
+    }
+  CHECK(differs == pairs);
+  MESSAGE("largest error " << worst << " of the bound");
+}
+
+TEST_CASE_TEMPLATE("linalg/forward: batch_invariant gives a row the same bits alone and anywhere in any batch", C,
+                   types<float, float, float>, types<float, bfloat16, bfloat16>) {
+  using X = typename C::x;
+  lora::workspace scratch;
+  constexpr index_t in = 133;
+  constexpr index_t out = 55;
+  const typed<X> x(test::most_tokens, in, layout::padded, 1);
+  const typed<typename C::w> w(out, in, layout::padded, 2);
+  const terms_of_all_types low(in, out, 3);
+  for (const auto precision : {lora::precision::exact, lora::precision::native})
+    for_each_tier([&](tier t) {
+      lora::forward_options options{.tier = t, .precision = precision, .batch_invariant = true};
+      if (t == tier::avx512) options.tier = lora::simd::any_tier;
+      auto alone = lora::uninit<float>(test::most_tokens, out);
+      for (index_t m = 0; m < test::most_tokens; ++m)
+        lora::forward(alone(lora::range(m, m + 1)), x.view()(lora::range(m, m + 1)), w.view(), low.terms, {}, scratch, options);
+      test::random chance(4);
+      bool plain_differs = false;
+      for (const index_t n : test::batch_sizes) {
+        auto y = lora::uninit<float>(n, out);
+        const auto from = static_cast<index_t>(chance.next() % static_cast<std::uint64_t>(test::most_tokens - n + 1));
+        const auto rows = lora::range(from, from + n);
+        lora::forward(y, x.view()(rows), w.view(), low.terms, {}, scratch, options);
+        CAPTURE(n);
+        REQUIRE(same_bits(y.view(), std::as_const(alone)(rows)));
+        lora::forward(y, x.view()(rows), w.view(), low.terms, {}, scratch, {.tier = options.tier, .precision = precision});
+        plain_differs = plain_differs || !same_bits(y.view(), std::as_const(alone)(rows));
+      }
+      CHECK(plain_differs);  // else the option would change nothing and this test could not fail
+    });
+}
+
+TEST_CASE_TEMPLATE("linalg/merge: W of every type: one f32 chain, one rounding", T, float, bfloat16, float16) {
+  for (const index_t in : {0, 1, 17, 130}) {
+    for (const layout l : {layout::padded, layout::transposed, layout::columns_reversed}) {
+      constexpr index_t out = 21;
+      const typed<T> w(out, in, l, 1);
+      const terms_of_all_types low(in, out, 2);
+      for_each_tier([&](tier t) {
+        const lora::ndarray<T, 2> merged = lora::merged(w.view(), low.terms, {.tier = t});
+        REQUIRE(merged.shape() == w.view().shape());
+        for (index_t i = 0; i < out; ++i)
+          for (index_t j = 0; j < in; ++j) {
+            double value = static_cast<double>(static_cast<float>(w.view()(i, j)));
+            double bound = test::gamma(23) * std::abs(value);
+            for (const auto& term : low.terms)
+              for (index_t r = 0; r < term.a.extent(0); ++r) {
+                const double p = static_cast<double>(term.scale) * static_cast<double>(term.b(i, r)) * static_cast<double>(term.a(r, j));
+                value += p;
+                bound += test::gamma(25) * std::abs(p);
+              }
+            if (!std::is_same_v<T, float>)
+              bound += test::roundoff(lora::dtype_of<T>) * (std::abs(value) + bound) + test::smallest(lora::dtype_of<T>);
+            REQUIRE(std::abs(static_cast<double>(static_cast<float>(merged(i, j))) - value) <= bound);
+          }
+      });
+    }
+  }
+}
