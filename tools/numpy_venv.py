@@ -3,6 +3,7 @@
 """A Python environment with NumPy, of a pinned version, for the tests with the label numpy: build/venv-numpy.
 
   numpy_venv.py                       makes it, unless it is there; says first what will be downloaded
+  numpy_venv.py --peers               and adds PyTorch, whose part of these tests is skipped without it
   numpy_venv.py --run SCRIPT ARGS...  runs a script in it; exit code 77 (skipped) and one sentence when it is not there
 """
 import os
@@ -13,6 +14,8 @@ import venv
 
 PINNED = "numpy==2.4.6"  # DLPack's versioned struct needs 2.1
 SIZE = "about 17 MB"
+PEERS = "torch"
+PEERS_SIZE = "about 3 GB with the libraries its wheel asks for"
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "build" / "venv-numpy"
 PYTHON = FOLDER / "bin" / "python"
 READY = FOLDER / "ready"  # holds PINNED; written last, so that half an environment is made again
@@ -37,6 +40,15 @@ def make():
     READY.write_text(PINNED, encoding="utf-8")
 
 
+def make_peers():
+    make()
+    if subprocess.run([PYTHON, "-c", "import torch"], capture_output=True).returncode == 0:
+        return print(f"PyTorch is there, in {FOLDER}")
+    print(f"downloading {PEERS} from PyPI, {PEERS_SIZE}, into {FOLDER}", flush=True)
+    if subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:", PINNED, PEERS]).returncode:
+        sys.exit(f"{PEERS} could not be installed; the tests that need it will be skipped")
+
+
 def run(arguments):
     if not ready():
         print(f"skipped: there is no {FOLDER}; python3 tools/numpy_venv.py makes it ({PINNED}, {SIZE})")
@@ -47,4 +59,6 @@ def run(arguments):
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--run"]:
         sys.exit(run(sys.argv[2:]))
+    if sys.argv[1:2] == ["--peers"]:
+        sys.exit(make_peers())
     make()
