@@ -148,7 +148,7 @@ struct loaded_adapter {
 [[nodiscard]] inline loaded_adapter load(const std::string& directory, const digit_net& net) {
   lora::io::peft_adapter file = lora::io::load_peft(directory);
   auto bound = std::make_shared<const lora::bound_adapter>(lora::bind(file.adapter, net.contract()));
-  const std::size_t copied = file.bytes_copied + bound->bytes_copied();
+  const std::size_t copied = file.bytes_copied;
   return {std::move(bound), copied, std::move(file.report.unused_patterns)};
 }
 

@@ -41,8 +41,6 @@ class bound_adapter {
 
   [[nodiscard]] const std::string& source() const noexcept { return source_; }
   [[nodiscard]] std::span<const bound_module> modules() const noexcept { return modules_; }
-  /** Bytes that binding copied: none, everything is used where it lies. */
-  [[nodiscard]] std::size_t bytes_copied() const noexcept { return 0; }
 
  private:
   friend bound_adapter bind(const adapter&, const model_contract&, const bind_options&);

@@ -47,72 +47,44 @@ template <class Iterator>
   return at;
 }
 
-inline constexpr const char print_format_rule[] = "lora: the format of an array is [+|-| ][.precision][s|r|f]";
+/** The formatter of both libraries; Error is what they throw at a format that is none. */
+template <class Printed, class Error>
+struct print_formatter {
+  print_options options{};
+
+  template <class Context>
+  constexpr auto parse(Context& context) {
+    bool good = true;
+    const auto at = parse_print_format(context.begin(), context.end(), options, good);
+    if (!good) LORA_THROW(Error("lora: the format of an array is [+|-| ][.precision][s|r|f]"));
+    return at;
+  }
+  template <class Context>
+  auto format(const Printed& v, Context& context) const {
+    auto out = context.out();
+    for (const char c : to_string(v, options)) *out++ = c;
+    return out;
+  }
+};
 
 }  // namespace lora::inline v0::detail
 
 #if defined(__cpp_lib_format)
-namespace lora::inline v0::detail {
-
-template <class Printed>
-struct std_print_formatter {
-  print_options options{};
-
-  template <class Context>
-  constexpr auto parse(Context& context) {
-    bool good = true;
-    const auto at = parse_print_format(context.begin(), context.end(), options, good);
-    if (!good) LORA_THROW(std::format_error(print_format_rule));
-    return at;
-  }
-  template <class Context>
-  auto format(const Printed& v, Context& context) const {
-    auto out = context.out();
-    for (const char c : to_string(v, options)) *out++ = c;
-    return out;
-  }
-};
-
-}  // namespace lora::inline v0::detail
-
 template <class T, std::size_t R>
-struct std::formatter<lora::ndview<T, R>, char> : lora::detail::std_print_formatter<lora::ndview<T, R>> {};
+struct std::formatter<lora::ndview<T, R>, char> : lora::detail::print_formatter<lora::ndview<T, R>, std::format_error> {};
 template <class T, std::size_t R>
-struct std::formatter<lora::ndarray<T, R>, char> : lora::detail::std_print_formatter<lora::ndarray<T, R>> {};
+struct std::formatter<lora::ndarray<T, R>, char> : lora::detail::print_formatter<lora::ndarray<T, R>, std::format_error> {};
 template <>
-struct std::formatter<lora::any_view, char> : lora::detail::std_print_formatter<lora::any_view> {};
+struct std::formatter<lora::any_view, char> : lora::detail::print_formatter<lora::any_view, std::format_error> {};
 #endif
 
 #if defined(FMT_VERSION)
-namespace lora::inline v0::detail {
-
-template <class Printed>
-struct fmt_print_formatter {
-  print_options options{};
-
-  template <class Context>
-  constexpr auto parse(Context& context) {
-    bool good = true;
-    const auto at = parse_print_format(context.begin(), context.end(), options, good);
-    if (!good) LORA_THROW(fmt::format_error(print_format_rule));
-    return at;
-  }
-  template <class Context>
-  auto format(const Printed& v, Context& context) const {
-    auto out = context.out();
-    for (const char c : to_string(v, options)) *out++ = c;
-    return out;
-  }
-};
-
-}  // namespace lora::inline v0::detail
-
 template <class T, std::size_t R>
-struct fmt::formatter<lora::ndview<T, R>, char> : lora::detail::fmt_print_formatter<lora::ndview<T, R>> {};
+struct fmt::formatter<lora::ndview<T, R>, char> : lora::detail::print_formatter<lora::ndview<T, R>, fmt::format_error> {};
 template <class T, std::size_t R>
-struct fmt::formatter<lora::ndarray<T, R>, char> : lora::detail::fmt_print_formatter<lora::ndarray<T, R>> {};
+struct fmt::formatter<lora::ndarray<T, R>, char> : lora::detail::print_formatter<lora::ndarray<T, R>, fmt::format_error> {};
 template <>
-struct fmt::formatter<lora::any_view, char> : lora::detail::fmt_print_formatter<lora::any_view> {};
+struct fmt::formatter<lora::any_view, char> : lora::detail::print_formatter<lora::any_view, fmt::format_error> {};
 #endif
 
 #endif
