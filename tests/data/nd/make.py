@@ -17,53 +17,19 @@ Strides count elements.
 whole axis, `n` a new axis, `e` an ellipsis; NumPy's answer to a strict range
 with a bound outside [-n, n] is replaced by a refusal, which is this library's
 rule. The offset of a result without elements is written as 0.
-
-The generator is a counter hashed with SHA-256, so that every version of Python
-and NumPy writes the same bytes.
 """
 
-import hashlib
 import sys
 from pathlib import Path
 
 import numpy as np
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from draw import Draw, address, element_strides, joined
+
 if not hasattr(np.lib, "NumpyVersion") or np.lib.NumpyVersion(np.__version__) < "2.1.0":
     sys.exit("NumPy >= 2.1 is needed: reshape(copy=False)")
-
-
-class Draw:
-    """Random integers that depend on nothing but the seed."""
-
-    def __init__(self, seed):
-        self.seed = seed
-        self.count = 0
-
-    def below(self, n):
-        self.count += 1
-        digest = hashlib.sha256(f"{self.seed}/{self.count}".encode()).digest()
-        return int.from_bytes(digest[:8], "little") % n
-
-    def between(self, low, high):
-        return low + self.below(high - low + 1)
-
-    def chance(self, percent):
-        return self.below(100) < percent
-
-    def one_of(self, values):
-        return values[self.below(len(values))]
-
-
-def joined(values):
-    return ",".join(str(v) for v in values) if len(values) else "-"
-
-
-def element_strides(a):
-    return [s // a.itemsize for s in a.strides]
-
-
-def address(a):
-    return a.__array_interface__["data"][0] // a.itemsize
 
 
 def counted(shape):
