@@ -35,9 +35,10 @@ OURS = ["lora", "lora again", "lora native", "lora native again"]
 PLAIN = ["OpenBLAS", "MKL", "oneDNN", "Eigen", "torch", "torch + PEFT", "NumPy"]
 REORDERED = ["oneDNN reordered", "MKL packed", "torch mkldnn prepacked"]
 BEST = ["oneDNN", "torch", "MKL", "oneDNN reordered", "torch mkldnn prepacked", "MKL packed"]
-# A wheel's own threads go on spinning after a parallel region (libgomp about 15 ms); with two threads each peer waits for that to end.
-QUIET_SECONDS = 0.02
-NO_RATIO = ("stream", "fma", "ymm", "pairs")
+# The peers' own threads go on spinning after a call (OpenBLAS's 30 ms, libgomp's 15, MKL's 200 unless told otherwise) and take a CPU from whoever is
+# timed next. They are told to spin a millisecond or two, a hundred times the gap between two calls; then each peer starts after a pause.
+SPIN = {"OPENBLAS_THREAD_TIMEOUT": "22", "GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "2"}
+QUIET_SECONDS = 0.01
 
 
 def sets():
@@ -279,7 +280,7 @@ def set_pages(huge):
 
 def child_environment(huge):
     environment = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "GLIBC_TUNABLES")}
-    environment.update(PYTHONDONTWRITEBYTECODE="1", TOKENIZERS_PARALLELISM="false", KMP_BLOCKTIME="10", CUDA_VISIBLE_DEVICES="", HF_HUB_OFFLINE="1")
+    environment.update(PYTHONDONTWRITEBYTECODE="1", TOKENIZERS_PARALLELISM="false", **SPIN, CUDA_VISIBLE_DEVICES="", HF_HUB_OFFLINE="1")
     if huge:
         environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # malloc asks for huge pages too: the copies that PyTorch's oneDNN keeps
     return environment
@@ -338,7 +339,8 @@ def measure(library, python, p, n, job, shuffle):
             if peer is None:
                 limits["stream"].append(library.forward_stream(max(1, round(job["sample"] / (p["in"] * p["out"] * 4 / 15e9))) if p["rotate"] else 100))
                 for kind, name in enumerate(("fma", "ymm", "pairs")):
-                    limits[name].append(library.forward_burst(kind))
+                    needed = name == "fma" or (p["type"] == "bf16" if name == "pairs" else "lora avx2" in p["peers"]) or p["set"] == "roofline"
+                    limits[name].append(library.forward_burst(kind) if needed else 0)
             else:
                 if spin:
                     peer.time(1, batch)
