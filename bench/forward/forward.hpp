@@ -60,6 +60,7 @@ struct peer {
   void (*run)(void* state, const problem& p, std::size_t layer, std::size_t set) = nullptr;
   void (*discard)(void* state) = nullptr;
   void (*reorder)(void* state, const problem& p, std::size_t layer) = nullptr;  // form::reordered: makes the copy of W again
+  bool base_only = false;                                                       // leaves the adapters out, on purpose
 };
 
 inline bool floats(const problem& p) { return p.element == type::f32; }

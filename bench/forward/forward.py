@@ -106,9 +106,9 @@ def chosen(options):
 class timed:
     """time(calls, set) is seconds a call."""
 
-    def __init__(self, name, how, form, rounds_between, time_calls, once):
+    def __init__(self, name, how, form, rounds_between, time_calls, once, base_only=False):
         self.name, self.how, self.form, self.rounds_between, self.time, self.once = name, how, form, rounds_between, time_calls, once
-        self.calls, self.samples = 1, []
+        self.base_only, self.calls, self.samples = base_only, 1, []
 
 
 def load(path):
@@ -117,7 +117,7 @@ def load(path):
     for name, result, arguments in (
             ("context", text, []), ("load", text, [text, text]), ("open", number, [number] + [ctypes.c_long] * 5 + [number] * 4 + [real]), ("close", None, []),
             ("peers", text, []), ("prepare", None, [number]), ("x", address, [number]), ("y", address, [number]), ("w", address, [number]),
-            ("a", address, [number, number]), ("b", address, [number, number]), ("scale", real, []), ("soil", None, []), ("check", text, [number]),
+            ("a", address, [number, number]), ("b", address, [number, number]), ("scale", real, []), ("soil", None, []), ("check", text, [number, number]),
             ("run", None, [number]), ("time", real, [number, ctypes.c_long, number]), ("turn", number, []), ("bytes", real, []), ("flops", real, []),
             ("calibrate", text, []), ("stream", real, [ctypes.c_long]), ("burst", real, [number])):
         function = getattr(library, "forward_" + name)
@@ -314,7 +314,7 @@ def measure(library, python, p, n, job, shuffle):
         try:
             library.forward_soil()
             peer.once()
-            problem = library.forward_check(peer.rounds_between).decode()
+            problem = library.forward_check(peer.rounds_between, peer.base_only).decode()
         except Exception as failure:  # a peer's own error is its own: the others go on
             problem = f"{type(failure).__name__}: {failure}".splitlines()[0][:200]
         if problem:
@@ -326,7 +326,7 @@ def measure(library, python, p, n, job, shuffle):
     for number, who in enumerate(found):
         if who["name"] in p["peers"]:
             library.forward_prepare(number)
-            take(timed(who["name"], who["how"], who["form"], who["rounds_between"], lambda count, batch, i=number: library.forward_time(i, count, batch), lambda i=number: library.forward_run(i)))
+            take(timed(who["name"], who["how"], who["form"], who["rounds_between"], lambda count, batch, i=number: library.forward_time(i, count, batch), lambda i=number: library.forward_run(i), who["base_only"]))
     for peer in python.make(library, p, n, layers, p["peers"]):
         take(peer)
     limits = {"stream": [], "fma": [], "ymm": [], "pairs": []}

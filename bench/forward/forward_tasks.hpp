@@ -20,7 +20,7 @@ int forward_open(int element, long n, long in, long out, long rank, long adapter
                  double rotate_bytes);
 void forward_close();
 
-const char* forward_peers();     // those that take this problem: JSON, [{name, how, form, rounds_between}]
+const char* forward_peers();     // those that take this problem: JSON, [{name, how, form, rounds_between, base_only}]
 void forward_prepare(int peer);  // before its first run; closed with the problem
 
 const void* forward_x(int set);
@@ -30,11 +30,11 @@ const void* forward_a(int layer, int adapter);
 const void* forward_b(int layer, int adapter);
 double forward_scale();
 
-void forward_soil();                                 // y of batch 0 becomes NaN
-const char* forward_check(int rounds_between);       // y of batch 0 against float64: "" or what is wrong
-void forward_run(int peer);                          // batch 0, layer 0
-double forward_time(int peer, long calls, int set);  // seconds a call, layers in turn
-int forward_turn();                                  // the next layer, for whoever is timed elsewhere
+void forward_soil();                                           // y of batch 0 becomes NaN
+const char* forward_check(int rounds_between, int base_only);  // y of batch 0 against float64: "" or what is wrong
+void forward_run(int peer);                                    // batch 0, layer 0
+double forward_time(int peer, long calls, int set);            // seconds a call, layers in turn
+int forward_turn();                                            // the next layer, for whoever is timed elsewhere
 
 double forward_bytes();  // of W and the adapters, once
 double forward_flops();

@@ -27,7 +27,7 @@ bool generic(const problem&) { return lora::simd::active_tier() > tier::generic;
 
 template <tier Tier, precision Precision, bool Terms = true>
 peer make(const char* name, std::string how, bool (*takes)(const problem&)) {
-  return {name, std::move(how), form::ours, false, takes, prepare<Tier, Precision, Terms>, run, discard, nullptr};
+  return {name, std::move(how), form::ours, false, takes, prepare<Tier, Precision, Terms>, run, discard, nullptr, !Terms};
 }
 
 }  // namespace

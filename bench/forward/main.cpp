@@ -93,7 +93,7 @@ int main(int argc, char** argv) {
       forward_prepare(number);
       forward_soil();
       forward_run(number);
-      if (const std::string problem = forward_check(peers[i]["rounds_between"].get<bool>()); !problem.empty()) {
+      if (const std::string problem = forward_check(peers[i]["rounds_between"].get<bool>(), 0); !problem.empty()) {
         std::printf("%s differs from float64 at M = %ld and is left out: %s\n", name.c_str(), n, problem.c_str());
         continue;
       }

@@ -138,13 +138,13 @@ void find_samples(opened& o) {
  * With u the roundoff of y's type. Sums in f32 are exact or within gamma of their magnitude (fill_exactly). Whoever rounds between the calls
  * rounds h (u of its share), B h, the scaled product and the base once each, and y after every adapter.
  */
-std::string check(const opened& o, bool rounds_between) {
+std::string check(const opened& o, bool rounds_between, bool base_only) {
   const problem& p = o.p;
   const double u = p.element == type::f32 ? 0 : 0x1p-8;
   const double terms = double(p.in + p.rank * p.adapters + 8) * 0x1p-24;
   for (const sample& s : o.samples) {
     const double gamma = s.magnitude < 0x1p24 * unit ? 0 : terms / (1 - terms);
-    const double want = s.base + s.low_rank;
+    const double want = base_only ? s.base : s.base + s.low_rank;
     double bound = gamma * s.magnitude + u * std::abs(want);
     // 1.1: roundings of what is rounded already.
     if (rounds_between) bound += 1.1 * u * (double(p.adapters + 1) * (std::abs(s.base) + s.low_rank_magnitude) + 3 * s.low_rank_magnitude);
@@ -278,7 +278,10 @@ int forward_open(int element, long n, long in, long out, long rank, long adapter
     p.y.push_back(y);
   }
   o.p = std::move(p);
-  for (auto* list : {lora_peers, eigen_peers, blas_peers, onednn_peers, o2_peers}) list(o.peers);
+  for (auto* list : {lora_peers, eigen_peers, blas_peers, onednn_peers}) list(o.peers);
+#if defined(LORA_BENCH_HAVE_O2)
+  o2_peers(o.peers);
+#endif
   o.peers.erase(std::remove_if(o.peers.begin(), o.peers.end(), [&](const peer& who) { return !who.takes(o.p); }), o.peers.end());
   o.states.assign(o.peers.size(), nullptr);
   find_samples(o);
@@ -300,7 +303,8 @@ const char* forward_peers() {
   for (const peer& who : now().peers) {
     constexpr const char* forms[] = {"ours", "plain", "reordered"};
     text += (text.size() == 1 ? "" : ",") + std::string("{\"name\":") + quoted(who.name) + ",\"how\":" + quoted(who.how) + ",\"form\":\"" +
-            forms[static_cast<int>(who.w)] + "\",\"rounds_between\":" + (who.rounds_between ? "true" : "false") + "}";
+            forms[static_cast<int>(who.w)] + "\",\"rounds_between\":" + (who.rounds_between ? "true" : "false") +
+            ",\"base_only\":" + (who.base_only ? "true" : "false") + "}";
   }
   text += "]";
   return text.c_str();
@@ -324,9 +328,9 @@ void forward_soil() {  // all bits set is a NaN of either type
   std::memset(p.y[0], 0xff, static_cast<std::size_t>(p.n * p.out) * size_of(p.element));
 }
 
-const char* forward_check(int rounds_between) {
+const char* forward_check(int rounds_between, int base_only) {
   static std::string text;
-  text = check(now(), rounds_between != 0);
+  text = check(now(), rounds_between != 0, base_only != 0);
   return text.c_str();
 }
 
