@@ -54,8 +54,8 @@ def sets():
     both = ("f32", "bf16")
     return {
         "headline": (5, [problem(type=t) for t in both]),
-        "curve": (3, [problem(type=t, tokens=list(range(1, 41)), peers=few + BEST) for t in both]),
-        "rank": (3, [problem(type=t, rank=r, tokens=[1, 16, 64], peers=overhead) for t in both for r in (0, 4, 8, 16, 32, 64, 128, 256)] +
+        "curve": (2, [problem(type=t, tokens=list(range(1, 41)), peers=few + BEST) for t in both]),
+        "rank": (2, [problem(type=t, rank=r, tokens=[1, 16, 64], peers=overhead) for t in both for r in (0, 4, 8, 16, 32, 64, 128, 256)] +
                  [problem(type=t, adapters=2, tokens=[1, 16, 64], peers=overhead) for t in both]),
         "size": (3, [problem(type=t, **square(n), tokens=[1, 16, 64], peers=few + BEST) for t in both for n in (256, 512, 1024, 2048, 8192)] +
                  [problem(type=t, out=11008, tokens=[1, 4, 8, 16, 64], peers=few + BEST) for t in both]),
@@ -528,7 +528,7 @@ def main():
             print(f"\r  {done[0]} of {expected}, {time.time() - begin:.0f} s ", end="" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
     for start, kind in jobs:
         job = {"problems": [p for _, starts, p in problems if start < starts], "huge": kind == "2m", "seed": 1000 * start + (kind == "2m"), "library": str(options.library),
-               "rounds": options.rounds or (4 if options.quick else 7), "budget": 1.0 if options.quick else 2.0, "sample": 0.006 if options.quick else 0.012}
+               "rounds": options.rounds or (4 if options.quick else 7), "budget": 0.8 if options.quick else 1.0, "sample": 0.006 if options.quick else 0.010}
         results, found = run_child(job, progress)
         context = found or context
         for r in results:
