@@ -313,12 +313,16 @@ def measure(library, python, p, n, job, shuffle):
     def take(peer):
         try:
             library.forward_soil()
+            begin = time.perf_counter()
             peer.once()
+            taken = time.perf_counter() - begin
             problem = library.forward_check(peer.rounds_between, peer.base_only).decode()
         except Exception as failure:  # a peer's own error is its own: the others go on
             problem = f"{type(failure).__name__}: {failure}".splitlines()[0][:200]
         if problem:
             return wrong.append({"name": peer.name, "why": problem})
+        if taken > 0.05:  # one call is a sample, and has warmed it up
+            return peers.append(peer)
         peer.time(1, 1)
         peer.calls = max(1, min(200000, round(job["sample"] / max(peer.time(1, 1), 1e-9))))
         peers.append(peer)
@@ -347,8 +351,8 @@ def measure(library, python, p, n, job, shuffle):
                 peer.samples.append(peer.time(peer.calls, batch))
     start = time.perf_counter()
     rounds = 0
-    # Slow problems get fewer rounds, so that a set's time is known; never fewer than three (or two where that is asked for).
-    while rounds < job["rounds"] and (rounds < min(3, job["rounds"]) or time.perf_counter() - start < job["budget"]):
+    # Slow problems get fewer rounds, so that a set's time is known; never fewer than two.
+    while rounds < job["rounds"] and (rounds < 2 or time.perf_counter() - start < job["budget"]):
         one_round(1 + rounds % 2)
         rounds += 1
     emit("result", {"problem": {**{k: v for k, v in p.items() if k not in ("tokens", "peers")}, "n": n}, "huge": huge, "layers": layers, "way": way, "bytes": library.forward_bytes(), "flops": library.forward_flops(),
