@@ -7,9 +7,10 @@
 import json
 import math
 import pathlib
-import re
 import sys
 from xml.sax.saxutils import escape
+
+from bench_plot import GREY, head, heading, into_page, mark
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "ops-benchmarks.md"
@@ -73,15 +74,6 @@ def slice_table(results):
     return "\n".join(lines)
 
 
-def mark(shape, x, y, colour):
-    return {"circle": f'<circle cx="{x:.1f}" cy="{y}" r="4.5" fill="{colour}"/>',
-            "ring": f'<circle cx="{x:.1f}" cy="{y}" r="4" fill="none" stroke="{colour}" stroke-width="2.2"/>',
-            "square": f'<rect x="{x - 4:.1f}" y="{y - 4}" width="8" height="8" fill="{colour}"/>',
-            "bar": f'<rect x="{x - 1.5:.1f}" y="{y - 7}" width="3" height="14" fill="{colour}"/>',
-            "triangle": f'<path d="M{x - 5:.1f} {y + 4}h10l-5 -9z" fill="{colour}"/>',
-            "diamond": f'<path d="M{x:.1f} {y - 6}l5 6l-5 6l-5 -6z" fill="{colour}"/>'}[shape]
-
-
 def plot(title, results):
     """Ratios on a logarithmic axis: a mark right of 1 is a peer slower than lora; the whisker is the quartiles."""
     shown = columns(results)
@@ -93,13 +85,10 @@ def plot(title, results):
     def x(v):
         return left + width * (math.log2(v) - low) / (high - low)
     bottom = top + step * len(results)
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 30} {bottom + 44}" font-family="sans-serif" font-size="12">',
-           "<style>text{fill:#24292f}.s{stroke:#8b949e;stroke-width:.6}.one{stroke:#24292f;stroke-width:1.4}"
-           "@media(prefers-color-scheme:dark){text{fill:#e6edf3}.one{stroke:#e6edf3}}</style>",
-           f'<text x="12" y="20" font-size="15" font-weight="bold">{escape(title)}: the peer\'s time over lora\'s (right of 1: lora is faster)</text>']
+    out = head(left + width + 30, bottom + 44) + [heading(f"{title}: the peer's time over lora's (right of 1: lora is faster)")]
     at = left
     for c in shown:
-        out += [mark(SHAPES.get(c, "circle"), at, 42, COLOURS.get(c, "#808890")), f'<text x="{at + 9}" y="46">{"best loop" if c == "loops" else escape(c)}</text>']
+        out += [mark(SHAPES.get(c, "circle"), at, 42, COLOURS.get(c, GREY)), f'<text x="{at + 9}" y="46">{"best loop" if c == "loops" else escape(c)}</text>']
         at += 30 + 7 * (9 if c == "loops" else len(c))
     for k in range(low, high + 1, max(1, (high - low) // 8)):
         out.append(f'<line class="{"one" if k == 0 else "s"}" x1="{x(2 ** k):.1f}" x2="{x(2 ** k):.1f}" y1="{top - 8}" y2="{bottom}"/>')
@@ -113,7 +102,7 @@ def plot(title, results):
             if row is None:
                 continue
             middle, lo, hi = row["ratio"]
-            colour = COLOURS.get(c, "#808890")
+            colour = COLOURS.get(c, GREY)
             out += [f'<line x1="{x(lo):.1f}" x2="{x(hi):.1f}" y1="{y}" y2="{y}" stroke="{colour}"/>', mark(SHAPES.get(c, "circle"), x(middle), y, colour)]
     return "\n".join(out + ["</svg>"]) + "\n"
 
@@ -140,9 +129,7 @@ def main():
         parts[group] = slice_table(results) if group == "slice" else table(results, group == "scale")
         if group != "slice":
             (ROOT / "docs" / "images" / f"ops_{group}.svg").write_text(plot(TITLES[group], results), encoding="utf-8")
-    for name, text in parts.items():
-        page = re.sub(rf"(<!-- ops: {name} -->\n).*?(<!-- end -->)", lambda m, text=text: m[1] + text + "\n" + m[2], page, flags=re.DOTALL)
-    PAGE.write_text(page, encoding="utf-8")
+    PAGE.write_text(into_page(page, "ops", parts)[0], encoding="utf-8")
     print(f"{len(data['tasks'])} tasks of {source} into {PAGE.relative_to(ROOT)} and {sum(g != 'slice' for g in groups)} plots")
 
 

@@ -1,39 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Ours: one call, W where it lies, compiled without any -m flag.
+// Ours, compiled without any -m flag, as users compile it.
 #include "forward.hpp"
 
-#include <lora/linalg/forward.hpp>
+#include "lora.inl"
 
 namespace bench {
 namespace {
 
-struct state {
-  lora::workspace scratch;
-};
+using lora::precision;
+using lora::simd::tier;
 
-void* prepare(const problem&) { return new state; }
-void discard(void* s) { delete static_cast<state*>(s); }
+void run(void* s, const problem& p, std::size_t at, std::size_t set) {
+  if (p.element == type::f32)
+    run_as<float>(*static_cast<state*>(s), p, at, set);
+  else
+    run_as<lora::bfloat16>(*static_cast<state*>(s), p, at, set);
+}
 
-template <lora::simd::tier Tier>
-void run(void* s, const problem& p, std::size_t i) {
-  const lora::low_rank_term term{lora::ndview<const float, 2>(p.a, {p.rank, p.in}), lora::ndview<const float, 2>(p.b, {p.out, p.rank}),
-                                 p.scale};
-  lora::forward(lora::ndview<float, 2>(p.y, {p.n, p.out}), lora::ndview<const float, 2>(p.x, {p.n, p.in}),
-                lora::ndview<const float, 2>(p.w[i], {p.out, p.in}), {&term, 1}, {}, static_cast<state*>(s)->scratch, {Tier});
+constexpr tier best = tier::avx512_bf16;
+
+bool any(const problem&) { return true; }
+bool native(const problem& p) { return p.element == type::bf16 && !p.transposed && lora::simd::has_pairs(best); }
+bool avx2(const problem&) { return lora::simd::active_tier() > tier::avx2; }
+bool generic(const problem&) { return lora::simd::active_tier() > tier::generic; }
+
+template <tier Tier, precision Precision, bool Terms = true>
+peer make(const char* name, std::string how, bool (*takes)(const problem&)) {
+  return {name, std::move(how), form::ours, false, takes, prepare<Tier, Precision, Terms>, run, discard, nullptr, !Terms};
 }
 
 }  // namespace
 
-std::vector<peer> lora_peers() {
-  using lora::simd::tier;
-  const std::string best = std::string("one fused call, tier ") + lora::simd::tier_name();
-  return {
-      {"lora", best, prepare, run<tier::avx512>, discard},
-      {"lora again", "the same a second time: how far equal code differs here", prepare, run<tier::avx512>, discard},
-      {"lora avx2", "tier forced down to AVX2", prepare, run<tier::avx2>, discard},
-      {"lora generic", "tier forced down to xsimd at this file's flags (none)", prepare, run<tier::generic>, discard},
-  };
+void lora_peers(peer_list& out) {
+  const std::string again = "the same a second time: how far equal code differs here";
+  out.push_back(make<best, precision::exact>("lora", std::string("one fused call, tier ") + lora::simd::tier_name(), any));
+  out.push_back(make<best, precision::exact>("lora again", again, any));
+  out.push_back(make<best, precision::native>("lora native", "precision::native: the CPU's dot product of bf16 pairs", native));
+  out.push_back(make<best, precision::native>("lora native again", again, native));
+  out.push_back(make<best, precision::exact, false>("lora base", "without the adapters: what they cost", any));
+  out.push_back(make<best, precision::native, false>("lora native base", "without the adapters, precision::native", native));
+  out.push_back(make<tier::avx2, precision::exact>("lora avx2", "tier forced down to AVX2", avx2));
+  out.push_back(make<tier::generic, precision::exact>("lora generic", "tier forced down to xsimd at this file's flags (none)", generic));
 }
 
 }  // namespace bench

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// bench_roofline: the limits alone, on one thread and on all, on small and on huge pages. Reads 1.5 GB for each line.
+#include "limits.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <thread>
+#include <vector>
+
+namespace {
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+}  // namespace
+
+int main() {
+  constexpr std::size_t bytes = std::size_t{64} << 20;
+  constexpr std::size_t count = 8;  // together more than most caches hold
+  const int all = std::min(64, static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  std::printf("flags: %s\n", bench::limits_flags());
+  for (const bench::pages kind : {bench::pages::small, bench::pages::huge}) {
+    std::vector<void*> parts(count);
+    for (void*& p : parts) p = bench::take(bytes, kind);
+    if (std::find(parts.begin(), parts.end(), nullptr) != parts.end()) {
+      std::fprintf(stderr, "no memory for %zu MB\n", count * bytes >> 20);
+      return 1;
+    }
+    for (int threads = 1; threads <= all; threads = threads == 1 && all > 1 ? all : all + 1) {
+      const int way = bench::fastest_way(parts.data(), count, bytes, threads);
+      std::vector<double> seconds;
+      for (std::size_t i = 0; i < 24; ++i) seconds.push_back(bench::seconds_to_read(way, parts[i % count], bytes, threads));
+      std::printf("%d thread%s, %s pages: stream read %5.1f GB/s (%s)\n", threads, threads == 1 ? "" : "s",
+                  kind == bench::pages::huge ? "2 MiB" : "4 KiB", double(bytes) / median(seconds) * 1e-9, bench::way_to_read(way));
+    }
+    for (void* p : parts) bench::give_back(p, bytes);
+  }
+  constexpr struct {
+    bench::arithmetic kind;
+    const char* name;
+  } kinds[] = {{bench::arithmetic::f32, "f32 multiply-adds"},
+               {bench::arithmetic::f32_ymm, "f32 multiply-adds in 256 bits"},
+               {bench::arithmetic::bf16_pairs, "bf16 pairs (VDPBF16PS)"}};
+  for (const auto& [kind, name] : kinds)
+    for (int threads = 1; threads <= all && bench::has(kind); threads = threads == 1 && all > 1 ? all : all + 1) {
+      std::vector<double> rates;
+      for (int i = 0; i < 15; ++i) rates.push_back(bench::flops_per_second(kind, threads));
+      std::printf("%d thread%s: %s %.0f GFLOP/s\n", threads, threads == 1 ? "" : "s", name, median(rates) * 1e-9);
+    }
+  return 0;
+}
