@@ -120,8 +120,10 @@ def diffusers_new():
     save_file(tensors, OUT / "diffusers_alpha.safetensors", metadata={"format": "pt"})
 
 
-def gguf_file(file, alpha, quantised=False, dtype=np.float32, **more):
+def gguf_file(file, alpha, quantised=False, dtype=np.float32, alignment=None, **more):
     writer = gguf.GGUFWriter(OUT / file, "llama")
+    if alignment is not None:
+        writer.add_custom_alignment(alignment)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     if alpha is not None:
@@ -162,7 +164,7 @@ def plain_json():
 kohya()
 diffusers_old()
 diffusers_new()
-gguf_file("adapter.gguf", 8.0, general__alignment=64, adapter__lora__task_name="demo", tokens=["a", "b"])
+gguf_file("adapter.gguf", 8.0, alignment=64, adapter__lora__task_name="demo", tokens=["a", "b"])
 gguf_file("adapter_f16.gguf", None, dtype=np.float16)
 gguf_file("quantised.gguf", 8.0, quantised=True)
 gguf_file("alora.gguf", 8.0, adapter__alora__invocation_tokens=[1, 2])
