@@ -94,6 +94,12 @@ class atomic_file {
   std::size_t size_ = 0;
 };
 
+/** Makes the folder unless it is there. */
+inline void make_folder(const std::string& path) {
+  if (path.find('\0') != std::string::npos) raise<io_error>(text() << quote(path) << ": a path cannot contain a NUL byte");
+  if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST) raise_system("cannot make the folder", path, errno);
+}
+
 }  // namespace lora::inline v0::detail
 
 #endif

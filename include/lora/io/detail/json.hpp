@@ -34,7 +34,7 @@ class json_events {
   virtual void boolean(bool value) = 0;
   /** A number written without sign, point and exponent that fits 64 bits. */
   virtual void natural(std::uint64_t value) = 0;
-  /** Any other number; `integer` when it was written as a negative integer. */
+  /** Any other number; `integer` when it was written as a negative integer. See number_text() and negative(). */
   virtual void number(double value, bool integer) = 0;
   virtual void string(std::string& value) = 0;
   virtual void key(std::string& value) = 0;
@@ -43,6 +43,21 @@ class json_events {
 
   /** How many bytes of the text are read: just behind the token of the current event. */
   [[nodiscard]] std::size_t position() const noexcept { return static_cast<std::size_t>(cursor_ - first_); }
+
+  /**
+   * In number(value, false): the digits as they were written, for who needs them rounded to something narrower than a double. The
+   * decimal point may be that of the program's locale: the only character that is no digit, sign or exponent.
+   */
+  [[nodiscard]] const std::string& number_text() const noexcept { return *number_text_; }
+  /** In number(value, true): the exact integer. */
+  [[nodiscard]] std::int64_t negative() const noexcept { return negative_; }
+  /** For a handler that hands events on to another one: the other one is then where this one is. */
+  void follow(const json_events& leader) noexcept {
+    first_ = leader.first_;
+    cursor_ = leader.cursor_;
+    number_text_ = leader.number_text_;
+    negative_ = leader.negative_;
+  }
 
  protected:
   json_events() = default;
@@ -54,6 +69,8 @@ class json_events {
   friend class json_bridge;
   const char* first_ = nullptr;
   const char* cursor_ = nullptr;
+  const std::string* number_text_ = nullptr;
+  std::int64_t negative_ = 0;
 };
 
 /** What was wrong with the text, as the second half of a sentence, and where; false when it was right. */
@@ -105,9 +122,15 @@ class json_bridge {
   bool null() { return events_.null(), true; }
   bool boolean(bool value) { return events_.boolean(value), true; }
   // Only negative numbers come here; "-0" must not pass for the natural number 0.
-  bool number_integer(std::int64_t value) { return events_.number(static_cast<double>(value), true), true; }
+  bool number_integer(std::int64_t value) {
+    events_.negative_ = value;
+    return events_.number(static_cast<double>(value), true), true;
+  }
   bool number_unsigned(std::uint64_t value) { return events_.natural(value), true; }
-  bool number_float(double value, const std::string&) { return events_.number(value, false), true; }
+  bool number_float(double value, const std::string& digits) {
+    events_.number_text_ = &digits;
+    return events_.number(value, false), true;
+  }
   bool string(std::string& value) { return events_.string(value), true; }
   bool binary(nlohmann::json::binary_t&) { return fail("is not JSON"); }  // no text makes this event
   bool key(std::string& value) { return events_.key(value), true; }

@@ -5,10 +5,9 @@
 #ifndef LORA_IO_DETAIL_NPY_LAYOUT_HPP
 #define LORA_IO_DETAIL_NPY_LAYOUT_HPP
 
+#include <lora/io/detail/elements.hpp>
 #include <lora/io/detail/npy_header.hpp>
 
-#include <cstring>
-#include <memory>
 #include <string>
 
 namespace lora::inline v0::detail {
@@ -30,10 +29,7 @@ class npy_layout {
   template <class Sink>
   void write(Sink&& sink) const {
     sink(header_.data(), header_.size());
-    if (view_.size() == 0) return;
-    const auto* const data = static_cast<const std::byte*>(view_.data());
-    if (f_order_ || view_.is_contiguous(order::C)) return sink(data, view_.size_bytes());
-    gather(data, sink);
+    write_elements(f_order_ ? view_.transpose() : view_, sink);  // F order is the C order of the transpose
   }
 
  private:
@@ -71,37 +67,6 @@ class npy_layout {
     prefix += static_cast<char>(length & 0xff);
     prefix += static_cast<char>(length >> 8);
     return prefix + out;
-  }
-
-  template <class Sink>
-  void gather(const std::byte* data, Sink& sink) const {
-    const std::size_t width = size_of(view_.type());
-    const std::size_t inner = view_.rank() - 1;  // an array of rank 0 is contiguous and does not come here
-    const index_t n = view_.extent(inner);
-    const index_t step = view_.stride(inner) * static_cast<index_t>(width);
-    constexpr std::size_t capacity = std::size_t{1} << 16;
-    const auto buffer = std::make_unique<std::byte[]>(capacity);
-    std::size_t used = 0;
-    index_t index[max_rank] = {};
-    for (bool more = true; more;) {
-      const std::byte* p = data;
-      for (std::size_t axis = 0; axis < inner; ++axis) p += index[axis] * view_.stride(axis) * static_cast<index_t>(width);
-      for (index_t i = 0; i < n; ++i, p += step) {
-        if (used == capacity) {  // widths are 1, 2, 4 and 8: elements fill it exactly
-          sink(buffer.get(), used);
-          used = 0;
-        }
-        std::memcpy(buffer.get() + used, p, width);
-        used += width;
-        if (i + 1 == n) break;  // not to form an address beyond the last element
-      }
-      more = false;
-      for (std::size_t axis = inner; axis-- > 0 && !more;) {
-        more = ++index[axis] < view_.extent(axis);
-        if (!more) index[axis] = 0;
-      }
-    }
-    sink(buffer.get(), used);
   }
 
   any_view view_;
