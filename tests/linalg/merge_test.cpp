@@ -163,6 +163,36 @@ TEST_CASE("linalg/merge: the product with the merged matrix agrees with the unme
 
 #if LORA_HAS_EXCEPTIONS
 
+TEST_CASE("linalg/merge: a W that lies transposed, gathered 64 rows at a time, merges to the bits of the same W in rows") {
+  for (const index_t out : {2, 63, 64, 65, 150})
+    for (const index_t in : {2, 15, 16, 17, 100}) {
+      const matrix w(out, in, layout::transposed, 1);
+      const matrix a(5, in, layout::plain, 2);
+      const matrix b(out, 5, layout::plain, 3);
+      const low_rank_term term{a.view(), b.view(), 0.6f};
+      auto rows = lora::uninit<float>(out, in);
+      auto halves = lora::uninit<lora::bfloat16>(out, in);
+      auto lying = lora::uninit<lora::bfloat16>(in, out);
+      for (index_t i = 0; i < out; ++i)
+        for (index_t k = 0; k < in; ++k) {
+          rows(i, k) = w(i, k);
+          halves(i, k) = lying(k, i) = lora::bfloat16(w(i, k));
+        }
+      const auto from_lying = lora::merged(w.view(), {&term, 1});
+      const auto from_rows = lora::merged(rows, {&term, 1});
+      const lora::ndview<const lora::bfloat16, 2> turned(lying.data(), {out, in}, {1, out});
+      const auto halves_lying = lora::merged(turned, {&term, 1});
+      const auto halves_rows = lora::merged(halves, {&term, 1});
+      CAPTURE(out);
+      CAPTURE(in);
+      bool all = true;
+      for (index_t i = 0; i < out; ++i)
+        for (index_t k = 0; k < in; ++k)
+          all = all && test::bits(from_lying(i, k)) == test::bits(from_rows(i, k)) && halves_lying(i, k).bits == halves_rows(i, k).bits;
+      REQUIRE(all);
+    }
+}
+
 TEST_CASE("linalg/merge: a term that does not fit is refused with all shapes") {
   const matrix w(7, 12, layout::plain, 1);
   const matrix a(3, 12, layout::plain, 2);

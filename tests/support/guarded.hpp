@@ -34,9 +34,12 @@ class guarded {
   ~guarded() { munmap(base_, mapped_); }
 
   /** Room for `count` floats, ending at the last or starting at the first byte that may be touched. */
-  [[nodiscard]] float* place(std::size_t count, where w) const {
-    if (count * sizeof(float) > room_) fail("place");
-    return reinterpret_cast<float*>(w == where::at_the_start ? begin_ : begin_ + room_ - count * sizeof(float));
+  [[nodiscard]] float* place(std::size_t count, where w) const { return place_of<float>(count, w); }
+  /** The same for elements of another type, in room that is measured in floats all the same. */
+  template <class T>
+  [[nodiscard]] T* place_of(std::size_t count, where w) const {
+    if (count * sizeof(T) > room_) fail("place");
+    return reinterpret_cast<T*>(w == where::at_the_start ? begin_ : begin_ + room_ - count * sizeof(T));
   }
 
  private:

@@ -148,15 +148,18 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
                                  detail::sums_stride(out),
                                  1,
                                  simd::fetch::hardware};
-      const bool ahead = w.size() >= fetch_from_bytes / w_size && simd::active_fetch() != simd::fetch::hardware;
-      const detail::transposed_job job{&k,     p.kernels.columns, p.kernels.store_y, w,    turned, tokens, sums, bias, rows_of_y,
-                                       y_size, y.stride(0),       y.stride(1),       ahead};
+      const bool memory_bound = w.size() >= fetch_from_bytes / w_size && simd::active_fetch() != simd::fetch::hardware;
+      const detail::transposed_job job{&k,     p.kernels.columns, p.kernels.store_y, w,           turned, tokens, sums, bias, rows_of_y,
+                                       y_size, y.stride(0),       y.stride(1),       memory_bound};
       ex.run(p.tasks, [&, tasks = p.tasks](std::size_t task) {
-        const count begin = split_at(out, tile, task, tasks);
-        const count end = split_at(out, tile, task + 1, tasks);
+        const count begin = split_at(out, simd::columns_panel, task, tasks);
+        const count end = split_at(out, simd::columns_panel, task + 1, tasks);
         std::byte* own = memory + p.scratch_at + task * p.scratch_bytes;
-        // The low-rank terms first (zeros where there is none), then W on top of them.
-        detail::run_rows(low, begin, end, own);
+        // The low-rank terms first, then W on top of them.
+        if (low.operand_count != 0)
+          detail::run_rows(low, begin, end, own);
+        else
+          detail::clear_sums(sums, detail::sums_stride(out), tokens, begin, end);
         detail::run_transposed(job, begin, end, reinterpret_cast<float*>(own));
       });
       continue;

@@ -120,7 +120,7 @@ struct plan {
   std::size_t bytes;
   std::size_t active;  // terms with a rank and a scale
   bool transposed;
-  std::size_t turned_at;  // where W lies transposed: x as [in, tokens], and the sums [tokens, out]
+  std::size_t turned_at;  // where W lies transposed: x turned, and the sums [tokens, out]
   std::size_t sums_at;
 
   /** For a call of `tokens`, whose workspace is also to serve as many tasks as a call of `most_tokens` would start. */

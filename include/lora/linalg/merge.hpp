@@ -10,14 +10,36 @@
 #include <lora/linalg/forward.hpp>
 #include <lora/nd/array.hpp>
 
+namespace lora::inline v0::detail::inline LORA_ISA_TAG {
+
+/** Rows of a transposed W that are gathered at once: as many as make runs of some cache lines in each page of W that is visited. */
+inline constexpr index_t merge_rows = 64;
+
+/** Rows [begin, begin + rows) of W, unit stride along its rows, as floats [rows, in]; 16 columns at a time, so that what is read stays in L1. */
+inline void turn_rows(const simd::kernel_table& k, const float_view<2>& w, index_t begin, index_t rows, float* to) noexcept {
+  constexpr index_t run = 16;
+  float block[run * merge_rows];
+  const index_t in = w.extent(1);
+  for (index_t at = 0; at < in; at += run) {
+    const index_t columns = in - at < run ? in - at : run;
+    for (index_t c = 0; c < columns; ++c)
+      widen(k, w.type(), static_cast<const char*>(w.data()) + (begin + (at + c) * w.stride(1)) * bytes_of(w.type()), 1,
+            block + c * merge_rows, rows);
+    for (index_t r = 0; r < rows; ++r)
+      for (index_t c = 0; c < columns; ++c) to[r * in + at + c] = block[c * merge_rows + r];
+  }
+}
+
+}  // namespace lora::inline v0::detail::inline LORA_ISA_TAG
+
 namespace lora::inline v0::inline LORA_ISA_TAG {
 
 /**
  * W [out, in] + sum_i scale_i B_i A_i, in list order, as a new C-order matrix of W's element type.
  *
  * @throws shape_error naming both shapes when a term does not fit; std::bad_alloc.
- * @par Cost       2 rank in out flops, one pass over W; allocates the result, two rows, and a copy as floats of each A that is not of
- *                 contiguous floats.
+ * @par Cost       2 rank in out flops, one pass over W; allocates the result, two rows (64 where a W of 16 bits lies transposed), and a
+ *                 copy as floats of each A that is not of contiguous floats.
  * @par Accuracy   One f32 chain an element, starting from W: |error| <= gamma(R) |W| + gamma(R + 2) sum |s_i||B_i||A_i|, R being the ranks
  *                 of all terms added up (docs/numerics.md); then one rounding to W's type.
  */
@@ -55,11 +77,15 @@ template <detail_forward::matrix Weight>
       detail::widen(kernels, t.a.type(), row_of(t.a, j), t.a.stride(1), to, in);
 
   ndarray<float, 1> b = uninit<float>(widest);
-  ndarray<float, 1> sum = uninit<float>(in);
+  // Read element by element, a transposed W would fetch each of its cache lines once for every row.
+  const bool transposed = detail::lies_transposed(w);
+  const index_t at_once = transposed ? detail::merge_rows : 1;
+  ndarray<float, 2> sums = uninit<float>(std::is_same_v<T, float> ? 0 : at_once, in);
   for (index_t n = 0; n < out; ++n) {
-    float* row = sum.data();
+    float* row = sums.data() + n % at_once * in;
     if constexpr (std::is_same_v<T, float>) row = result.data() + n * in;
-    detail::widen(kernels, w.type(), row_of(w, n), w.stride(1), row, in);
+    if (!transposed) detail::widen(kernels, w.type(), row_of(w, n), w.stride(1), row, in);
+    if (transposed && n % at_once == 0) detail::turn_rows(kernels, w, n, out - n < at_once ? out - n : at_once, row);
     const float* next = gathered.data();
     for (const low_rank_term& t : terms) {
       const index_t rank = t.a.extent(0);

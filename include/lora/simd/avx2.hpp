@@ -19,7 +19,6 @@ namespace lora::inline v0::simd::inline LORA_ISA_TAG::avx2 {
 
 using reg = __m256;
 inline constexpr int lanes = 8;
-inline constexpr int rows_held = 6;
 inline constexpr int columns_held = 2;
 
 #define LORA_SIMD_TARGET [[gnu::target("avx2,fma,f16c")]]

@@ -20,7 +20,6 @@ namespace lora::inline v0::simd::inline LORA_ISA_TAG::avx512 {
 
 using reg = __m512;
 inline constexpr int lanes = 16;
-inline constexpr int rows_held = 16;
 inline constexpr int columns_held = 4;
 
 #define LORA_SIMD_TARGET [[gnu::target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]]
@@ -281,6 +280,15 @@ LORA_SIMD_TARGET void pack_panel(const pack_job& p) {
 
 template <class Y>
 LORA_SIMD_TARGET void store_sums(const store_job& s) {
+  if (s.tokens == 1 && s.sums_stride == 1 && s.column_stride == 1) {  // as they lie where W is transposed
+    for (count n = 0; n < s.rows; n += 16) {
+      const __mmask16 mask = first_lanes(s.rows - n);
+      reg v = _mm512_maskz_loadu_ps(mask, s.sums + n);
+      if (s.bias != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, s.bias + n));
+      store_part(static_cast<Y*>(s.y) + n, mask, v);
+    }
+    return;
+  }
   if (s.tokens < 8 || s.column_stride != 1) {
     store_sums_plain<Y>(s);
     return;

@@ -40,7 +40,6 @@ using arch = xsimd::default_arch;
 #endif
 using reg = xsimd::batch<float, arch>;
 inline constexpr int lanes = static_cast<int>(reg::size);
-inline constexpr int rows_held = 6;
 inline constexpr int columns_held = 2;
 
 #define LORA_SIMD_TARGET

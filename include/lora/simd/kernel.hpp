@@ -116,12 +116,19 @@ struct columns_job {
   count row_stride;  // in elements
   count depth;
   count columns;
-  const float* x;  // [depth, tokens], contiguous
+  const float* x;  // [ceil(depth / columns_depth)][group][columns_depth, or what is left][tokens of the group], contiguous
   count tokens;
   float* sums;  // [tokens, columns], unit column stride
   count sums_stride;
-  count ahead;  // as in block_job
+  bool fetch;  // W comes from memory: fetch ahead by hand
 };
+
+/** Tokens are summed up to this many at a time, in as few groups as possible, of equal size but for one token, the larger ones first. */
+inline constexpr count columns_group = 6;
+/** Rows of W that are summed before the next ones, and hence the length of a run of x. */
+inline constexpr count columns_depth = 64;
+/** Columns are best split between threads in multiples of this. */
+inline constexpr count columns_panel = 64;
 
 using columns_kernel = void (*)(const columns_job&);
 using pack_kernel = void (*)(const pack_job&);
