@@ -12,6 +12,7 @@
 #define LORA_LINALG_FORWARD_HPP
 
 #include <lora/linalg/forward_plan.hpp>
+#include <lora/linalg/one_token.hpp>
 #include <lora/nd/array.hpp>
 #include <lora/nd/overlap.hpp>
 #include <lora/parallel/executor.hpp>
@@ -244,6 +245,8 @@ void forward(Y&& y, const X& x, const W& w, std::span<const low_rank_term> terms
   const auto kernels =
       detail_forward::choose<detail_forward::element_t<Y>, detail_forward::element_t<const X>, detail_forward::element_t<const W>>(weight,
                                                                                                                                    options);
+  if (tokens.extent(0) == 1 && detail_forward::forward_one(kernels, to.data(), out, tokens, weight, terms, bias, scratch, ex.concurrency()))
+    return;
   const detail_forward::plan p(kernels, tokens.extent(0), tokens.extent(0), weight, terms, ex.concurrency());
   scratch.reserve(p.bytes);
   detail_forward::run(p, to.data(), out, tokens, weight, terms, bias, static_cast<std::byte*>(scratch.data()), ex);

@@ -105,6 +105,12 @@ template <class Y, class X, class W>
   return c;
 }
 
+/** Whether a second thread pays. In double: views with stride 0 can have more elements than memory, and the workspace refuses those. */
+[[nodiscard]] inline bool wants_threads(const float_view<2>& w, count tokens) noexcept {
+  return w.size() >= parallel_from_bytes / detail::bytes_of(w.type()) ||
+         2.0 * static_cast<double>(tokens) * static_cast<double>(w.size()) >= parallel_from_flops;
+}
+
 struct plan {
   kernel_choice kernels;
   const simd::form* form;
@@ -147,10 +153,7 @@ struct plan {
       if (!in_place(t.a)) gather_depth = gather_depth > in ? gather_depth : in;
     }
     tasks = 1;
-    // In double: views with stride 0 can have more elements than memory, and the workspace below is what refuses those.
-    const double flops = 2.0 * static_cast<double>(most_tokens) * static_cast<double>(w.size());
-    const bool large = w.size() >= parallel_from_bytes / detail::bytes_of(w.type()) || flops >= parallel_from_flops;
-    if (concurrency > 1 && large) {
+    if (concurrency > 1 && wants_threads(w, most_tokens)) {
       const auto tiles = static_cast<std::size_t>((out + detail::tile_rows(*form) - 1) / detail::tile_rows(*form));
       tasks = concurrency < tiles ? concurrency : tiles;
     }
