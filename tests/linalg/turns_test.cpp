@@ -13,8 +13,8 @@ using test::layout;
 using test::matrix;
 
 TEST_CASE("linalg/turns: turns cover the batch, differ by at most a register, begin on registers and fit what was laid out") {
-  for (const index_t in : {1, 4096, 6144, 6145, 16384, 16385, 100000}) {
-    const index_t most = in <= 6144 ? 64 : in <= 16384 ? 32 : 16;
+  for (const index_t in : {1, 4096, 6144, 6145, 12288, 12289, 100000}) {
+    const index_t most = in <= 6144 ? 64 : in <= 12288 ? 32 : 16;
     for (index_t n = 1; n < 1000; ++n) {
       index_t at = 0;
       index_t largest = 0;
@@ -40,7 +40,7 @@ TEST_CASE("linalg/turns: turns cover the batch, differ by at most a register, be
 
 TEST_CASE("linalg/turns: long rows, in smaller turns, stay inside the bound, and a row's bits do not depend on its turn") {
   constexpr index_t out = 7;
-  for (const index_t in : {6144, 6145, 16385}) {
+  for (const index_t in : {6144, 6145, 12289}) {
     const matrix x(112, in, layout::plain, 1);
     const matrix w(out, in, layout::padded, 2);
     const matrix a(3, in, layout::plain, 3);

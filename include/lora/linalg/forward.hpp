@@ -208,7 +208,7 @@ template <class X = void, class Y = float, detail_forward::matrix W>
 /**
  * y = x W^T + bias + sum_i scale_i (x A_i^T) B_i^T.
  *
- * W is read where it lies, once for every 64 tokens (32 where in > 6144, 16 where in > 16384). Each element of y is one chain of fused multiply-adds over `in` and then over the
+ * W is read where it lies, once for every 64 tokens (32 where in > 6144, 16 where in > 12288). Each element of y is one chain of fused multiply-adds over `in` and then over the
  * ranks in list order, in f32, followed by the bias and one rounding to y's type.
  *
  * @param y        [n, out]     view or array, written; any strides but 0

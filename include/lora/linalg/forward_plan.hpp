@@ -52,7 +52,7 @@ inline constexpr count tokens_a_turn = 64;
 /** Of longer rows, fewer tokens fill L2. Not below the 48 tokens that one panel serves (forms of fewer tokens have nothing to split). */
 [[nodiscard]] constexpr count turns_of(count tokens, count in) noexcept {
   if (tokens <= 48) return 1;
-  const count most = in <= 6144 ? tokens_a_turn : in <= 16384 ? tokens_a_turn / 2 : tokens_a_turn / 4;
+  const count most = in <= 6144 ? tokens_a_turn : in <= 12288 ? tokens_a_turn / 2 : tokens_a_turn / 4;
   return (tokens + most - 1) / most;
 }
 
