@@ -12,6 +12,7 @@
 #define LORA_LINALG_FORWARD_HPP
 
 #include <lora/linalg/forward_plan.hpp>
+#include <lora/linalg/one_token.hpp>
 #include <lora/nd/array.hpp>
 #include <lora/nd/overlap.hpp>
 #include <lora/parallel/executor.hpp>
@@ -107,9 +108,9 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
   const bool streams = w.size() >= fetch_from_bytes / w_size && w.stride(1) == 1 && w.stride(0) >= in && w.stride(0) <= in + 64 / w_size;
   const simd::fetch fetch = streams ? simd::active_fetch() : simd::fetch::hardware;
 
-  const count turn = turn_size(x.extent(0));
-  for (count first = 0; first < x.extent(0); first += turn) {
-    const count tokens = x.extent(0) - first < turn ? x.extent(0) - first : turn;
+  for (count i = 0; i < turns_of(x.extent(0), in); ++i) {
+    const count first = turn_begin(x.extent(0), in, i);
+    const count tokens = turn_begin(x.extent(0), in, i + 1) - first;
     // The form follows the size of the whole call, so that a row's bits do not depend on the turn it falls into.
     const panels batch(k, *p.form, tokens);
     const char* rows_of_x = in == 0 ? nullptr : static_cast<const char*>(x.data()) + first * x.stride(0) * x_size;
@@ -210,7 +211,7 @@ template <class X = void, class Y = float, detail_forward::matrix W>
 /**
  * y = x W^T + bias + sum_i scale_i (x A_i^T) B_i^T.
  *
- * W is read where it lies, once for every 64 tokens. Each element of y is one chain of fused multiply-adds over `in` and then over the
+ * W is read where it lies, once for every 64 tokens (32 where in > 6144, 16 where in > 12288). Each element of y is one chain of fused multiply-adds over `in` and then over the
  * ranks in list order, in f32, followed by the bias and one rounding to y's type.
  *
  * @param y        [n, out]     view or array, written; any strides but 0
@@ -247,6 +248,8 @@ void forward(Y&& y, const X& x, const W& w, std::span<const low_rank_term> terms
   const auto kernels =
       detail_forward::choose<detail_forward::element_t<Y>, detail_forward::element_t<const X>, detail_forward::element_t<const W>>(weight,
                                                                                                                                    options);
+  if (tokens.extent(0) == 1 && detail_forward::forward_one(kernels, to.data(), out, tokens, weight, terms, bias, scratch, ex.concurrency()))
+    return;
   const detail_forward::plan p(kernels, tokens.extent(0), tokens.extent(0), weight, terms, ex.concurrency());
   scratch.reserve(p.bytes);
   detail_forward::run(p, to.data(), out, tokens, weight, terms, bias, static_cast<std::byte*>(scratch.data()), ex);

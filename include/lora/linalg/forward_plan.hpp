@@ -49,12 +49,30 @@ using simd::count;
 // once, ran at 57 GFLOP/s instead of 154 (M = 512, in = out = 4096, AVX-512, one thread).
 inline constexpr count tokens_a_turn = 64;
 
-/** Tokens of one turn: turns of equal size, in whole registers of 16, rather than full ones and a small rest. */
-[[nodiscard]] constexpr count turn_size(count tokens) noexcept {
-  if (tokens <= tokens_a_turn) return tokens;
-  const count turns = (tokens + tokens_a_turn - 1) / tokens_a_turn;
-  return detail::round_up((tokens + turns - 1) / turns, 16);
+/** Of longer rows, fewer tokens fill L2. Not below the 48 tokens that one panel serves (forms of fewer tokens have nothing to split). */
+[[nodiscard]] constexpr count turns_of(count tokens, count in) noexcept {
+  if (tokens <= 48) return 1;
+  const count most = in <= 6144 ? tokens_a_turn : in <= 12288 ? tokens_a_turn / 2 : tokens_a_turn / 4;
+  return (tokens + most - 1) / most;
 }
+
+/**
+ * Where turn `i` begins: turns of nearly equal size, in whole registers of 16 tokens, rather than full ones and a small rest, which would
+ * read all of W for few tokens (200 tokens, 4096 x 4096: 64 + 64 + 64 + 8 took 47.1 ms, 48 + 48 + 48 + 56 takes 45.0).
+ */
+[[nodiscard]] constexpr count turn_begin(count tokens, count in, count i) noexcept {
+  const count turns = turns_of(tokens, in);
+  const count groups = (tokens + 15) / 16;
+  const count begin = (groups / turns * i + groups % turns * i / turns) * 16;
+  return begin < tokens ? begin : tokens;
+}
+
+/** Tokens of the largest turn, for which the workspace is laid out. */
+[[nodiscard]] constexpr count turn_size(count tokens, count in) noexcept {
+  const count turns = turns_of(tokens, in);
+  return turns == 1 ? tokens : ((tokens + 15) / 16 + turns - 1) / turns * 16;
+}
+
 // Below this many bytes W comes from a cache, where prefetching it again costs a quarter (1024 x 1024: 71 us with, 54 without).
 inline constexpr count fetch_from_bytes = 8 << 20;
 // Below either, a second thread costs more than it brings.
@@ -105,6 +123,12 @@ template <class Y, class X, class W>
   return c;
 }
 
+/** Whether a second thread pays. In double: views with stride 0 can have more elements than memory, and the workspace refuses those. */
+[[nodiscard]] inline bool wants_threads(const float_view<2>& w, count tokens) noexcept {
+  return w.size() >= parallel_from_bytes / detail::bytes_of(w.type()) ||
+         2.0 * static_cast<double>(tokens) * static_cast<double>(w.size()) >= parallel_from_flops;
+}
+
 struct plan {
   kernel_choice kernels;
   const simd::form* form;
@@ -126,7 +150,7 @@ struct plan {
   /** For a call of `tokens`, whose workspace is also to serve as many tasks as a call of `most_tokens` would start. */
   plan(const kernel_choice& k, count tokens, count most_tokens, const float_view<2>& w, std::span<const low_rank_term> terms,
        std::size_t concurrency)
-      : kernels(k), form(kernels.form_for(tokens)), batch(*kernels.table, *form, turn_size(tokens)) {
+      : kernels(k), form(kernels.form_for(tokens)), batch(*kernels.table, *form, turn_size(tokens, w.extent(1))) {
     const count in = w.extent(1);
     const count out = w.extent(0);
     count widest = 0;
@@ -147,10 +171,7 @@ struct plan {
       if (!in_place(t.a)) gather_depth = gather_depth > in ? gather_depth : in;
     }
     tasks = 1;
-    // In double: views with stride 0 can have more elements than memory, and the workspace below is what refuses those.
-    const double flops = 2.0 * static_cast<double>(most_tokens) * static_cast<double>(w.size());
-    const bool large = w.size() >= parallel_from_bytes / detail::bytes_of(w.type()) || flops >= parallel_from_flops;
-    if (concurrency > 1 && large) {
+    if (concurrency > 1 && wants_threads(w, most_tokens)) {
       const auto tiles = static_cast<std::size_t>((out + detail::tile_rows(*form) - 1) / detail::tile_rows(*form));
       tasks = concurrency < tiles ? concurrency : tiles;
     }

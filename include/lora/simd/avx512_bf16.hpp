@@ -21,6 +21,7 @@ namespace lora::inline v0::simd::inline LORA_ISA_TAG::avx512_bf16 {
 
 using avx512::first;
 using avx512::fold;
+using avx512::fold_eight;
 using avx512::lanes;
 using avx512::load;
 using avx512::pin;
@@ -130,7 +131,8 @@ template <class Lazy>
                                   &row_form_for<W>,
                                   &avx512::pack_panel<float>,
                                   {&avx512::widen_row<float>, &avx512::widen_row<bfloat16>, &avx512::widen_row<float16>},
-                                  &run_merge_row};
+                                  &run_merge_row,
+                                  &run_short<bfloat16_pair>};
   return t;
 }
 

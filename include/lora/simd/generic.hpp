@@ -96,6 +96,11 @@ LORA_ALWAYS_INLINE void fold(reg v, float* out) noexcept {
   }
 }
 
+LORA_ALWAYS_INLINE void fold_eight(const reg (&v)[8], float* out) noexcept {
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) fold<1>(v[i], out + i);
+}
+
 #include <lora/simd/tile.inl>
 
 #include <lora/simd/columns.inl>
@@ -126,7 +131,8 @@ template <class W>
                                   &row_form_for<W>,
                                   &pack_panel_plain<float>,
                                   {&widen_row<float>, &widen_row<bfloat16>, &widen_row<float16>},
-                                  &run_merge_row};
+                                  &run_merge_row,
+                                  &run_short<W>};
   return t;
 }
 template <class X>

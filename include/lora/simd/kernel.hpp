@@ -61,6 +61,14 @@ struct block_job {
 
 using block_kernel = void (*)(const block_job&);
 
+/** Rows [0, rows) against one token, nothing prefetched: bit for bit the sums of blocks with T = 1. Nothing behind out[rows - 1] is written. */
+struct short_job {
+  const segment* segments;
+  count segment_count;
+  count rows;
+  float* out;
+};
+
 /** A shape of block. */
 struct form {
   int tokens_lane;  // T
@@ -144,6 +152,7 @@ struct kernel_table {
   pack_kernel pack_floats;                                  // for the tokens of further segments
   void (*widen[3])(const void*, float*, count);             // of float (a copy), bfloat16 and float16, unit stride
   void (*merge)(const merge_job&);
+  void (*run_short)(const short_job&);
 };
 
 }  // namespace lora::inline v0::simd

@@ -8,6 +8,7 @@
 //   spread_part<T>(W{}, p, n)  the same of n < P * unit_depth elements, zero beyond, reading no byte behind them
 //   madd(W{}, w, x, c)         c + the products of units; for all but pairs the madd above
 //   fold<T>(v, out)            sums each run of P lanes and stores T floats
+//   fold_eight(v, out)         fold<1> of eight registers, bit for bit
 //   pin(v)                     keeps v in a register: g++ 12 otherwise repeats the load in each instruction that uses it
 //
 // Kernels call nothing of std: an inline function of std compiled here could be the copy the linker keeps for everybody.
@@ -100,10 +101,76 @@ LORA_SIMD_TARGET void run_block(const block_job& b) {
     }
   }
 
+  if constexpr (T == 1 && R * C % 8 == 0) {
+    float folded[R * C];
+    float* const out = b.out_stride == C ? b.out : folded;
+#pragma GCC unroll 3
+    for (int i = 0; i < R * C; i += 8) {
+      reg eight[8];
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
+      for (int j = 0; j < 8; ++j) eight[j] = sum[(i + j) / C][(i + j) % C];
+      fold_eight(eight, out + i);
+    }
+    if (out != b.out)
+      for (int i = 0; i < R * C; ++i) b.out[i / C * b.out_stride + i % C] = folded[i];
+  } else {
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) fold<T>(sum[r][c], b.out + r * b.out_stride + c * T);
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c) fold<T>(sum[r][c], b.out + r * b.out_stride + c * T);
+  }
+}
+
+// All k of eight rows of one segment against one token, nothing fetched. Four steps at a time: moving the nine pointers costs as much as
+// the multiply-adds of a step do. Not `Whole`: there are only `rows` of them, and the last is summed again.
+template <class W, bool Whole>
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_short_segment(reg (&sum)[8][1], const segment& seg, count n,
+                                                           [[maybe_unused]] count rows) noexcept {
+  constexpr int step = lanes * unit_depth<W>;
+  const row_element<W>* row[8];
+  row[0] = static_cast<const row_element<W>*>(seg.w) + n * seg.row_stride;
+#pragma GCC unroll 8
+  for (int r = 1; r < 8; ++r) row[r] = row[r - 1] + (Whole || r < rows ? seg.row_stride : 0);
+  const float* x = seg.packed;
+  count left = seg.depth;
+  for (; left >= 4 * step; left -= 4 * step)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) run_step<W, 1, 8, 1, true>(sum, row, x, step);
+  for (; left >= step; left -= step) run_step<W, 1, 8, 1, true>(sum, row, x, step);
+  if (left != 0) run_step<W, 1, 8, 1, false>(sum, row, x, static_cast<int>(left));
+}
+
+template <class W, bool Whole>
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_short_block(const short_job& job, count n, count rows, float* out) noexcept {
+  reg sum[8][1];
+#pragma GCC unroll 8
+  for (int r = 0; r < 8; ++r) sum[r][0] = zero();
+  for (count s = 0; s < job.segment_count; ++s) {
+    const segment& seg = job.segments[s];
+    if (std::is_same_v<W, float> || seg.is_w)
+      run_short_segment<W, Whole>(sum, seg, n, rows);
+    else
+      run_short_segment<float, Whole>(sum, seg, n, rows);
+  }
+  reg eight[8];
+#pragma GCC unroll 8
+  for (int r = 0; r < 8; ++r) eight[r] = sum[r][0];
+  fold_eight(eight, out);
+}
+
+// Rows against one token, block after block without leaving the kernel: for short rows, calls cost as much as sums.
+template <class W>
+LORA_SIMD_TARGET void run_short(const short_job& job) {
+  count n = 0;
+  for (; n + 8 <= job.rows; n += 8) run_short_block<W, true>(job, n, 8, job.out + n);
+  if (n == job.rows) return;
+  if (n != 0) {  // the last eight, some of them once more
+    run_short_block<W, true>(job, job.rows - 8, 8, job.out + job.rows - 8);
+    return;
+  }
+  float last[8];
+  run_short_block<W, false>(job, 0, job.rows, last);
+  for (count i = 0; i < job.rows; ++i) job.out[i] = last[i];
 }
 
 template <class W, int T, int R, int C>

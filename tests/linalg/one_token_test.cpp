@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One token and a small W take a short way through forward: the bits of the long way, which a y with gaps between its elements takes, for
+// every tier, tail and number of terms, and the float64 bound; which calls take it, on both sides of each limit.
+#include "support/oracle.hpp"
+
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <vector>
+
+using lora::bfloat16;
+using lora::index_t;
+using lora::low_rank_term;
+using lora::simd::tier;
+using test::layout;
+using test::matrix;
+
+namespace {
+
+template <class F>
+void for_each_tier(F f) {
+  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << name); }, f);
+}
+
+struct two_threads {
+  [[nodiscard]] static std::size_t concurrency() noexcept { return 2; }
+  std::size_t runs = 0;
+  template <class F>
+  void run(std::size_t n, F&& f) {
+    ++runs;
+    for (std::size_t i = 0; i < n; ++i) f(i);
+  }
+};
+
+bool same_bits(const matrix& a, const matrix& b) {
+  for (index_t j = 0; j < a.view().extent(1); ++j)
+    if (test::bits(a(0, j)) != test::bits(b(0, j))) return false;
+  return true;
+}
+
+/** Whether a call of these shapes takes the short way: it then needs no workspace, x being dense and of whole registers. */
+bool is_short(const matrix& x, const matrix& w, std::span<const low_rank_term> terms, lora::float_view<1> bias = {}) {
+  lora::workspace scratch;
+  matrix y(1, w.view().extent(0), layout::plain);
+  lora::forward(y.view(), x.view(), w.view(), terms, bias, scratch);
+  return scratch.size_bytes() == 0;
+}
+
+}  // namespace
+
+TEST_CASE("linalg/one_token: the short way gives the bits of the long way, inside the bound, and writes y only") {
+  std::uint64_t seed = 1;
+  for (const index_t in : {1, 3, 4, 5, 8, 15, 16, 17, 32, 63, 64, 65, 79, 80, 130})
+    for (const index_t out : {1, 2, 7, 8, 9, 15, 16, 17, 50}) {
+      const auto rank = static_cast<index_t>(seed % 19);
+      const layout x_layout = seed % 3 == 0 ? layout::spread : layout::plain;
+      const matrix x(1, in, x_layout, ++seed);
+      const matrix w(out, in, layout::padded, ++seed);
+      const matrix a(rank, in, layout::padded, ++seed);
+      const matrix b(out, rank, layout::padded, ++seed);
+      const matrix a2(9, in, layout::plain, ++seed);
+      const matrix b2(out, 9, layout::plain, ++seed);
+      const matrix bias_row(1, out, layout::plain, ++seed);
+      const low_rank_term terms[] = {{a.view(), b.view(), 0.7f}, {a2.view(), b2.view(), 0.0f}, {a2.view(), b2.view(), -1.3f}};
+      for (const std::size_t used : {0u, 1u, 3u})
+        for (const bool biased : {false, true}) {
+          const std::span<const low_rank_term> list(terms, used);
+          const lora::ndview<const float, 1> bias_view(bias_row.view().data(), {out});
+          const lora::float_view<1> bias = biased ? lora::float_view<1>(bias_view) : lora::float_view<1>();
+          const test::expected want(x.view(), w.view(), list, bias);
+          for_each_tier([&](tier t) {
+            lora::workspace scratch;
+            matrix y(1, out, layout::plain);
+            matrix z(1, out, layout::spread);
+            lora::forward(y.view(), x.view(), w.view(), list, bias, scratch, {.tier = t});
+            lora::forward(z.view(), x.view(), w.view(), list, bias, scratch, {.tier = t});
+            CAPTURE(in);
+            CAPTURE(out);
+            CAPTURE(rank);
+            CAPTURE(used);
+            CAPTURE(lora::simd::name_of(t));
+            REQUIRE(same_bits(y, z));
+            REQUIRE(y.surroundings_untouched());
+            REQUIRE(want.worst(y.view()) <= 1);
+          });
+        }
+    }
+}
+
+TEST_CASE("linalg/one_token: 16-bit weights beside floats, the bits of the long way") {
+  for (const index_t in : {16, 37, 64})
+    for (const index_t out : {3, 8, 21}) {
+      const auto narrow = [](const matrix& m) {
+        std::vector<bfloat16> v;
+        for (index_t i = 0; i < m.view().extent(0); ++i)
+          for (index_t j = 0; j < m.view().extent(1); ++j) v.push_back(bfloat16(m(i, j)));
+        return v;
+      };
+      const matrix x(1, in, layout::plain, 1);
+      const auto w = narrow(matrix(out, in, layout::plain, 2));
+      const auto a = narrow(matrix(5, in, layout::plain, 3));
+      const matrix b(out, 5, layout::padded, 4);
+      const lora::ndview<const bfloat16, 2> w_view(w.data(), {out, in});
+      const low_rank_term term{lora::float_view<2>(a.data(), {5, in}), b.view(), 0.3f};
+      for_each_tier([&](tier t) {
+        lora::workspace scratch;
+        matrix y(1, out, layout::plain);
+        matrix z(1, out, layout::spread);
+        lora::forward(y.view(), x.view(), w_view, {&term, 1}, {}, scratch, {.tier = t});
+        lora::forward(z.view(), x.view(), w_view, {&term, 1}, {}, scratch, {.tier = t});
+        CAPTURE(in);
+        CAPTURE(out);
+        REQUIRE(same_bits(y, z));
+      });
+    }
+}
+
+TEST_CASE("linalg/one_token: who takes the short way, on both sides of each limit, with the same bits") {
+  const matrix x(1, 64, layout::plain, 1);
+  const matrix w(20, 64, layout::padded, 2);
+  const matrix a(513, 64, layout::plain, 3);
+  const matrix b(20, 513, layout::plain, 4);
+  const auto of_rank = [&](index_t r) {
+    return low_rank_term{lora::ndview<const float, 2>(a.view().data(), {r, 64}),
+                         lora::ndview<const float, 2>(b.view().data(), {20, r}, b.view().stride()), 0.01f};
+  };
+  const auto same_either_way = [&](std::span<const low_rank_term> terms) {
+    lora::workspace scratch;
+    matrix y(1, 20, layout::plain);
+    matrix z(1, 20, layout::spread);
+    lora::forward(y.view(), x.view(), w.view(), terms, {}, scratch);
+    lora::forward(z.view(), x.view(), w.view(), terms, {}, scratch);
+    return same_bits(y, z);
+  };
+  CHECK(is_short(x, w, {}));
+  for (const index_t r : {512, 513}) {
+    const low_rank_term one = of_rank(r);
+    CHECK(is_short(x, w, {&one, 1}) == (r == 512));
+    CHECK(same_either_way({&one, 1}));
+  }
+  const low_rank_term halves[] = {of_rank(500), of_rank(1)};  // 512 and a register
+  CHECK_FALSE(is_short(x, w, halves));
+  CHECK(same_either_way(halves));
+  const std::vector<low_rank_term> many(9, of_rank(3));
+  CHECK(is_short(x, w, {many.data(), 8}));
+  CHECK_FALSE(is_short(x, w, many));
+  CHECK(same_either_way({many.data(), 8}));
+  CHECK(same_either_way(many));
+
+  const matrix gaps(64, 20, layout::spread, 5);  // a bias with a stride, a W whose rows are not contiguous
+  CHECK_FALSE(is_short(x, w, {}, lora::float_view<1>(lora::ndview<const float, 1>(gaps.view().data(), {20}, {3}))));
+  const matrix spread(20, 64, layout::spread, 6);
+  CHECK_FALSE(is_short(x, spread, {}));
+  const matrix transposed(20, 64, layout::transposed, 7);
+  CHECK_FALSE(is_short(x, transposed, {}));
+
+  // 512 KiB of W are shared among threads where there are any; 8 MiB come from memory and are fetched.
+  const auto large = std::make_unique<float[]>(std::size_t{1} << 21);
+  lora::workspace scratch;
+  matrix long_x(1, 1024, layout::plain, 8);
+  matrix y(1, 2048, layout::plain);
+  for (const index_t out : {index_t{127}, index_t{128}, index_t{2047}, index_t{2048}}) {
+    const lora::ndview<const float, 2> rows(large.get(), {out, 1024});
+    const lora::ndview<float, 2> to(y.view().data(), {1, out});
+    two_threads ex;
+    lora::forward(to, long_x.view(), rows, {}, {}, scratch, ex);
+    CHECK(ex.runs == (out >= 128 ? 1 : 0));
+    lora::workspace none;
+    lora::forward(to, long_x.view(), rows, {}, {}, none);
+    CHECK((none.size_bytes() == 0) == (out < 2048));
+  }
+}
