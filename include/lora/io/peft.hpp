@@ -25,6 +25,8 @@ namespace lora::inline v0::io {
 
 struct peft_options {
   bool prefault = false;  ///< read the tensors from disk now instead of when they are first used
+  /** Where A and B will be. An adapter of 4 MiB and more may gain from huge pages; a copy is also safe from writers that truncate the file. */
+  io::placement placement = io::placement::mapping;
 };
 
 /** What was accepted silently and might deserve a look. */
@@ -37,10 +39,10 @@ struct load_report {
 };
 
 struct peft_adapter {
-  lora::adapter adapter;  ///< in the order of the A tensors in the file; `owner` keeps the mapping
+  lora::adapter adapter;  ///< in the order of the A tensors in the file; `owner` keeps the mapping, or the copy
   peft_config config;
   load_report report;
-  std::size_t bytes_copied = 0;  ///< of tensors that the file does not align
+  std::size_t bytes_copied = 0;  ///< see safetensors::bytes_copied()
 };
 
 }  // namespace lora::inline v0::io
@@ -220,7 +222,7 @@ namespace lora::inline v0::io {
  * use_rslora, of the module's own alpha and rank.
  *
  * @throws io_error with one sentence that names the file and the field, key or tensor. Nothing is loaded then.
- * @par Cost   The configuration and the header are read; tensors stay in the mapping (see peft_adapter::bytes_copied).
+ * @par Cost   The configuration and the header are read; tensors stay in the mapping, or are copied (see peft_adapter::bytes_copied).
  * @par Threads   Safe beside anything.
  */
 [[nodiscard]] inline peft_adapter load_peft(const std::string& directory, const peft_options& options = {}) {
@@ -238,10 +240,12 @@ namespace lora::inline v0::io {
     out.config = peft_config::parse(config.bytes(), config_path);
   }
   auto mapping = std::make_shared<const mapped_file>(mapped_file::open(model_path));
-  const safetensors file = safetensors::parse(mapping->bytes(), model_path, mapping);
+  const bool copied = options.placement == placement::huge_pages;
+  if (copied) mapping->prefault();
+  const safetensors file = safetensors::parse(mapping->bytes(), model_path, mapping, {.placement = options.placement});
 
   detail::assemble_peft(out, file, config_path);
-  if (options.prefault) mapping->prefault();
+  if (options.prefault && !copied) mapping->prefault();
 
   out.bytes_copied = file.bytes_copied();
   out.adapter.source = directory;

@@ -16,7 +16,11 @@
 //   - BOOL bytes other than 0 and 1, because reading such a byte as a C++ bool is undefined.
 // As in the reference: unknown fields of a tensor's entry are ignored, the JSON may be followed by JSON whitespace, tensors may be empty,
 // rank 0 is one element, an offset may be any byte. A tensor whose address is not aligned for its elements is copied once at opening: see
-// bytes_copied(). The "(byte N)" of a message counts from the beginning of the file; for a fault in the JSON it is where reading stopped.
+// bytes_copied(). With placement::huge_pages all of them are, and the mapping is gone when open() returns:
+//
+//   auto base = lora::io::safetensors::open("model.safetensors", {.placement = lora::io::placement::huge_pages});
+//
+// The "(byte N)" of a message counts from the beginning of the file; for a fault in the JSON it is where reading stopped.
 #ifndef LORA_IO_SAFETENSORS_HPP
 #define LORA_IO_SAFETENSORS_HPP
 
@@ -31,6 +35,16 @@
 namespace lora::inline v0::io {
 
 static_assert(std::endian::native == std::endian::little, "lora: the readers of io/ are written for little-endian machines");
+
+/** Where the elements of a file's tensors are once it is open. Which to take, measured: docs/memory.md. */
+enum class placement : unsigned char {
+  mapping,     ///< in the mapped file: nothing is read before it is used, and processes share the pages, which are of 4 KiB
+  huge_pages,  ///< in a copy of this process's own, which asks for pages of 2 MiB; every tensor begins on a cache line
+};
+
+struct open_options {
+  io::placement placement = io::placement::mapping;
+};
 
 /**
  * The table of one safetensors file. Move-only.
@@ -73,19 +87,24 @@ class safetensors {
    * Maps and checks a file.
    * @throws io_error with one sentence that names the file, the tensor and the byte, when a rule is broken; or what mapped_file::open
    *         throws.
-   * @par Cost   The header is read once; of the tensors only those of BOOL type and those that must be copied are touched.
+   *         std::bad_alloc.
+   * @par Cost   The header is read once; of the tensors only those of BOOL type and those that must be copied are touched. With
+   *             placement::huge_pages the whole file is read and copied here, so that no request waits for it; then the file may be changed or
+   *             truncated without harm.
    */
-  [[nodiscard]] static safetensors open(std::string path) {
+  [[nodiscard]] static safetensors open(std::string path, const open_options& options = {}) {
     auto file = std::make_shared<const mapped_file>(mapped_file::open(std::move(path)));
-    return parse(file->bytes(), file->path(), file);
+    if (options.placement == placement::huge_pages) file->prefault();  // in one system call instead of a fault every few pages
+    return parse(file->bytes(), file->path(), file, options);
   }
 
   /**
    * Checks bytes that are already in memory. `name` stands for the path in messages. `owner` keeps the bytes alive; when it is empty,
-   * the caller does.
-   * @throws io_error as open().
+   * the caller does. With placement::huge_pages the bytes and `owner` are needed for the call only.
+   * @throws io_error, std::bad_alloc as open().
    */
-  [[nodiscard]] static safetensors parse(std::span<const std::byte> bytes, std::string name, std::shared_ptr<const void> owner = {}) {
+  [[nodiscard]] static safetensors parse(std::span<const std::byte> bytes, std::string name, std::shared_ptr<const void> owner = {},
+                                         const open_options& options = {}) {
     safetensors file;
     file.path_ = std::move(name);
     file.owner_ = std::move(owner);
@@ -93,7 +112,7 @@ class safetensors {
     const std::size_t data_at = file.read_header(bytes, records);
     file.index_names(records);
     file.build_table(bytes, data_at, records);
-    file.copy_unaligned(bytes);
+    file.copy_tensors(bytes, options.placement == placement::huge_pages);
     return file;
   }
 
@@ -126,7 +145,10 @@ class safetensors {
   [[nodiscard]] std::span<const metadata_entry> metadata() const& noexcept LORA_LIFETIMEBOUND { return metadata_; }
   std::span<const metadata_entry> metadata() && = delete;
 
-  /** Bytes of the tensors that had to be copied because the file does not align them; 0 for files of the reference's writer. */
+  /**
+   * Bytes of the tensors that were copied: of all with placement::huge_pages, else of those that the file does not align, none in files of the
+   * reference's writer.
+   */
   [[nodiscard]] std::size_t bytes_copied() const noexcept { return bytes_copied_; }
   /** Keeps the elements of every tensor alive, the copied ones included. Empty after parse() without an owner and without a copy. */
   [[nodiscard]] std::shared_ptr<const void> owner() const noexcept { return owner_; }
@@ -142,7 +164,7 @@ class safetensors {
   };
   /** What owner() holds when tensors were copied: the copies beside whatever owns the rest. */
   struct copies {
-    std::shared_ptr<const void> file;
+    std::shared_ptr<const void> rest;
     aligned_bytes block;
   };
 
@@ -283,25 +305,29 @@ class safetensors {
                           t.offset_ + i);
   }
 
-  void copy_unaligned(std::span<const std::byte> bytes) {
-    const auto misaligned = [](const tensor& t) { return reinterpret_cast<std::uintptr_t>(t.data_) % alignment_of(t.type_) != 0; };
+  /** All tensors, or those whose elements the file does not align, into one block; each begins on a cache line there. */
+  void copy_tensors(std::span<const std::byte> bytes, bool all) {
+    const auto moves = [all](const tensor& t) { return all || reinterpret_cast<std::uintptr_t>(t.data_) % alignment_of(t.type_) != 0; };
     const auto padded = [](std::size_t size) { return (size + (allocation_alignment - 1)) / allocation_alignment * allocation_alignment; };
     std::size_t total = 0;  // at most the file and 64 bytes a tensor: the tensors do not overlap
+    bool any = all;
     for (const tensor& t : tensors_)
-      if (misaligned(t)) total += padded(t.size_);
-    bool any = false;
-    auto made = std::make_shared<copies>(copies{owner_, aligned_bytes(total)});
+      if (moves(t)) {
+        total += padded(t.size_);
+        any = true;
+      }
+    if (!any) return;
+    auto made = std::make_shared<copies>(copies{all ? nullptr : owner_, aligned_bytes(total)});
     std::size_t at = 0;
     for (tensor& t : tensors_) {
-      if (!misaligned(t)) continue;
+      if (!moves(t)) continue;
       auto* const place = total == 0 ? nullptr : static_cast<std::byte*>(made->block.data()) + at;  // null only when all of them are empty
       if (t.size_ != 0) std::memcpy(place, bytes.data() + t.offset_, t.size_);
       t.data_ = place;
       at += padded(t.size_);
       bytes_copied_ += t.size_;
-      any = true;
     }
-    if (any) owner_ = std::move(made);
+    owner_ = std::move(made);
   }
 
   std::string path_;

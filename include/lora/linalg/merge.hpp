@@ -9,37 +9,53 @@
 
 #include <lora/linalg/forward.hpp>
 #include <lora/nd/array.hpp>
+#include <lora/simd/convert.hpp>
 
-namespace lora::inline v0::detail::inline LORA_ISA_TAG {
+namespace lora::inline v0::inline LORA_ISA_TAG {
+
+namespace detail_merge {
 
 /** Rows of a transposed W that are gathered at once: as many as make runs of some cache lines in each page of W that is visited. */
-inline constexpr index_t merge_rows = 64;
+inline constexpr index_t rows_at_once = 64;
 
-/** Rows [begin, begin + rows) of W, unit stride along its rows, as floats [rows, in]; 16 columns at a time, so that what is read stays in L1. */
-inline void turn_rows(const simd::kernel_table& k, const float_view<2>& w, index_t begin, index_t rows, float* to) noexcept {
+/**
+ * W[begin : begin + rows, first : first + columns], of a W with unit stride along its rows, as floats with `stride` from row to row; 16 columns
+ * at a time, so that what is read stays in L1.
+ */
+inline void turn_rows(const simd::kernel_table& k, const float_view<2>& w, index_t begin, index_t rows, index_t first, index_t columns,
+                      float* to, index_t stride) noexcept {
   constexpr index_t run = 16;
-  float block[run * merge_rows];
-  const index_t in = w.extent(1);
-  for (index_t at = 0; at < in; at += run) {
-    const index_t columns = in - at < run ? in - at : run;
-    for (index_t c = 0; c < columns; ++c)
-      widen(k, w.type(), static_cast<const char*>(w.data()) + (begin + (at + c) * w.stride(1)) * bytes_of(w.type()), 1,
-            block + c * merge_rows, rows);
+  float block[run * rows_at_once];
+  for (index_t at = 0; at < columns; at += run) {
+    const index_t width = columns - at < run ? columns - at : run;
+    for (index_t c = 0; c < width; ++c)
+      detail::widen(k, w.type(),
+                    static_cast<const char*>(w.data()) + (begin + (first + at + c) * w.stride(1)) * detail::bytes_of(w.type()), 1,
+                    block + c * rows_at_once, rows);
     for (index_t r = 0; r < rows; ++r)
-      for (index_t c = 0; c < columns; ++c) to[r * in + at + c] = block[c * merge_rows + r];
+      for (index_t c = 0; c < width; ++c) to[r * stride + at + c] = block[c * rows_at_once + r];
   }
 }
 
-}  // namespace lora::inline v0::detail::inline LORA_ISA_TAG
+/**
+ * Columns that are taken through all rows of W at once: as many as keep their part of A, copied together, in L1 (32 KiB), but not fewer than
+ * 256, with which it stays in L2 up to rank 1024. Whole rows, which read all of A again for each row of W, took 628 ms instead of 170 (rank 256,
+ * 4096 x 4096, float, one thread of a Xeon with 2 MiB of L2).
+ */
+[[nodiscard]] constexpr index_t columns_at_once(index_t rank) noexcept {
+  constexpr index_t floats = 8192;
+  const index_t columns = rank < floats / 256 ? floats / (rank > 0 ? rank : 1) / 64 * 64 : 256;
+  return columns;
+}
 
-namespace lora::inline v0::inline LORA_ISA_TAG {
+}  // namespace detail_merge
 
 /**
  * W [out, in] + sum_i scale_i B_i A_i, in list order, as a new C-order matrix of W's element type.
  *
  * @throws shape_error naming both shapes when a term does not fit; std::bad_alloc.
- * @par Cost       2 rank in out flops, one pass over W; allocates the result, two rows (64 where a W of 16 bits lies transposed), and a
- *                 copy as floats of each A that is not of contiguous floats.
+ * @par Cost       2 rank in out flops, one pass over W; allocates the result (in huge pages from 4 MiB on), a row (64 where a W of 16 bits lies
+ *                 transposed), and the part of each A that 256 to 8192 columns need. Whether it pays: adapter/merge_cost.hpp.
  * @par Accuracy   One f32 chain an element, starting from W: |error| <= gamma(R) |W| + gamma(R + 2) sum |s_i||B_i||A_i|, R being the ranks
  *                 of all terms added up (docs/numerics.md); then one rounding to W's type.
  */
@@ -59,48 +75,49 @@ template <detail_forward::matrix Weight>
   if (result.size() == 0) return result;
 
   const auto& kernels = simd::kernels<float>(options.tier);
-  const simd::store_kernel narrow = simd::storer<T>(options.tier);
   const auto row_of = [](const float_view<2>& v, index_t i) {
     return static_cast<const char*>(v.data()) + i * v.stride(0) * detail::bytes_of(v.type());
   };
-  const auto in_place = [](const float_view<2>& a) { return a.stride(1) == 1 && a.type() == dtype::f32; };
-  index_t gathered_rows = 0;
   index_t widest = 0;
+  index_t ranks = 0;
   for (const low_rank_term& t : terms) {
-    if (!in_place(t.a)) gathered_rows += t.a.extent(0);
-    widest = t.a.extent(0) > widest ? t.a.extent(0) : widest;
+    const index_t rank = t.scale == 0.0f ? 0 : t.a.extent(0);
+    widest = rank > widest ? rank : widest;
+    if (!checked_add(ranks, rank, ranks))
+      detail::raise<shape_error>(detail::text() << "merged: the ranks of all terms together do not fit an index");
   }
-  ndarray<float, 2> gathered = uninit<float>(gathered_rows, in);
-  float* to = gathered.data();
-  for (const low_rank_term& t : terms)
-    for (index_t j = 0; !in_place(t.a) && j < t.a.extent(0); ++j, to += in)
-      detail::widen(kernels, t.a.type(), row_of(t.a, j), t.a.stride(1), to, in);
 
+  const index_t most = detail_merge::columns_at_once(ranks);
+  const index_t step = most < in ? most : in;
+  ndarray<float, 2> panel = uninit<float>(ranks, step);
   ndarray<float, 1> b = uninit<float>(widest);
   // Read element by element, a transposed W would fetch each of its cache lines once for every row.
   const bool transposed = detail::lies_transposed(w);
-  const index_t at_once = transposed ? detail::merge_rows : 1;
-  ndarray<float, 2> sums = uninit<float>(std::is_same_v<T, float> ? 0 : at_once, in);
-  for (index_t n = 0; n < out; ++n) {
-    float* row = sums.data() + n % at_once * in;
-    if constexpr (std::is_same_v<T, float>) row = result.data() + n * in;
-    if (!transposed) detail::widen(kernels, w.type(), row_of(w, n), w.stride(1), row, in);
-    if (transposed && n % at_once == 0) detail::turn_rows(kernels, w, n, out - n < at_once ? out - n : at_once, row);
-    const float* next = gathered.data();
-    for (const low_rank_term& t : terms) {
-      const index_t rank = t.a.extent(0);
-      const float* a = static_cast<const float*>(t.a.data());
-      index_t stride = t.a.stride(0);
-      if (!in_place(t.a)) {
-        a = next;
-        stride = in;
-        next += rank * in;
+  const index_t at_once = transposed ? detail_merge::rows_at_once : 1;
+  ndarray<float, 2> sums = uninit<float>(std::is_same_v<T, float> ? 0 : at_once, step);
+  for (index_t k = 0; k < in; k += step) {
+    const index_t columns = in - k < step ? in - k : step;
+    float* to = panel.data();
+    for (const low_rank_term& t : terms)
+      for (index_t j = 0; t.scale != 0.0f && j < t.a.extent(0); ++j, to += step)
+        detail::widen(kernels, t.a.type(), row_of(t.a, j) + k * t.a.stride(1) * detail::bytes_of(t.a.type()), t.a.stride(1), to, columns);
+    for (index_t n = 0; n < out; ++n) {
+      float* row = sums.data() + n % at_once * step;
+      if constexpr (std::is_same_v<T, float>) row = result.data() + n * in + k;
+      if (!transposed)
+        detail::widen(kernels, w.type(), row_of(w, n) + k * w.stride(1) * detail::bytes_of(w.type()), w.stride(1), row, columns);
+      else if (n % at_once == 0)
+        detail_merge::turn_rows(kernels, w, n, out - n < at_once ? out - n : at_once, k, columns, row, std::is_same_v<T, float> ? in : step);
+      const float* a = panel.data();
+      for (const low_rank_term& t : terms) {
+        const index_t rank = t.scale == 0.0f ? 0 : t.a.extent(0);
+        if (rank == 0) continue;
+        detail::widen(kernels, t.b.type(), row_of(t.b, n), t.b.stride(1), b.data(), rank);
+        kernels.merge({row, b.data(), 1, a, step, rank, t.scale, columns, row});
+        a += rank * step;
       }
-      if (rank == 0 || t.scale == 0.0f) continue;
-      detail::widen(kernels, t.b.type(), row_of(t.b, n), t.b.stride(1), b.data(), rank);
-      kernels.merge({row, b.data(), 1, a, stride, rank, t.scale, in, row});
+      if constexpr (!std::is_same_v<T, float>) simd::converter<T, float>(options.tier)(row, 0, result.data() + n * in + k, 0, 1, columns);
     }
-    if constexpr (!std::is_same_v<T, float>) narrow({row, 1, in, 1, nullptr, result.data() + n * in, in, 1});
   }
   return result;
 }
