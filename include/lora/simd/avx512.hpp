@@ -283,9 +283,13 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void transpose_16x16(const X* in, count in_s
     if (j < columns) _mm512_storeu_ps(out + j * out_stride, a[j]);
 }
 
-// Rows of x with unit stride, 16 tokens a register: a transpose. Everything else by the plain loop.
+#include <lora/simd/avx512_pack.inl>
+
+// Rows of x with unit stride, 4 to 16 tokens a register: a transpose. Everything else by the plain loop.
 template <class X>
 LORA_SIMD_TARGET void pack_panel(const pack_job& p) {
+  if (p.column_stride == 1 && p.tokens_lane == 8) return pack_pieces<8, X>(p);
+  if (p.column_stride == 1 && p.tokens_lane == 4) return pack_pieces<4, X>(p);
   if (p.tokens_lane != 16 || p.column_stride != 1) {
     pack_panel_plain<X>(p);
     return;
