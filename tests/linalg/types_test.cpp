@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// forward and merged with elements of float, bfloat16 and float16 in every combination, precision::native and batch_invariant: against
+// forward and merged with elements of float, bfloat16 and float16 in every combination, precision::pairs and native, and batch_invariant: against
 // float64 of the very elements that are stored, so that only the product's own roundings count.
 #include <lora/linalg/merge.hpp>
 
@@ -98,7 +98,7 @@ TEST_CASE_TEMPLATE("linalg/forward: types in combination stay inside the bound, 
   double worst = 0;
   std::uint64_t problem = 0;
   for (const index_t out : {1, 7, 48, 49, 97})
-    for (const index_t in : {0, 1, 2, 3, 15, 16, 17, 31, 33, 100, 257}) {
+    for (const index_t in : {0, 1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 100, 257}) {
       ++problem;
       test::random chance(problem);
       const auto any = [&] { return static_cast<layout>(chance.next() % test::layouts); };
@@ -130,7 +130,8 @@ TEST_CASE_TEMPLATE("linalg/forward: types in combination stay inside the bound, 
 
 TEST_CASE("linalg/forward: 16-bit weights give the bits of the same weights as floats") {
   lora::workspace scratch;
-  for (const index_t in : {5, 64, 100}) {
+  // 64 elements of a row are widened at a time, the rest in registers.
+  for (const index_t in : {5, 63, 64, 65, 100, 128, 191, 193}) {
     const typed<bfloat16> w(53, in, layout::padded, 1);
     const typed<float16> v(53, in, layout::padded, 2);
     lora::ndarray<float, 2> w_floats = lora::uninit<float>(index_t{53}, in);
@@ -158,7 +159,50 @@ TEST_CASE("linalg/forward: 16-bit weights give the bits of the same weights as f
   }
 }
 
-TEST_CASE("linalg/forward: precision::native stays inside the bound, uses its kernels where it can, and is exact where it cannot") {
+TEST_CASE_TEMPLATE("linalg/forward: 16-bit weights give the same bits for any number of tasks", W, bfloat16, float16) {
+  lora::workspace scratch;
+  constexpr index_t out = 1030;
+  constexpr index_t in = 261;  // 0.5 MiB of W: enough to be split
+  const typed<W> w(out, in, layout::padded, 1);
+  const typed<float> x(test::most_tokens, in, layout::padded, 2);
+  const terms_of_all_types low(in, out, 3);
+  std::size_t most_tasks = 0;
+  for (const index_t n : {1, 2, 4, 7, 12, 16, 24, 40, 64, 130}) {
+    auto serial = lora::uninit<float>(n, out);
+    auto split = lora::uninit<float>(n, out);
+    lora::forward(serial, x.first(n), w.view(), low.terms, {}, scratch);
+    for (const std::size_t threads : {2u, 3u, 7u}) {
+      test::backward_executor ex{threads};
+      lora::forward(split, x.first(n), w.view(), low.terms, {}, scratch, ex);
+      most_tasks = std::max(most_tasks, ex.most_seen);
+      CAPTURE(n);
+      CAPTURE(threads);
+      REQUIRE(same_bits(serial.view(), split.view()));
+    }
+  }
+  CHECK(most_tasks == 7);
+}
+
+TEST_CASE("linalg/forward: rows of 16 bits that are fetched ahead, from a W too large for a cache, have the same bits") {
+  lora::workspace scratch;
+  // Over the threshold of prefetching, which looks past the end of each row and of W.
+  constexpr index_t out = 1025;
+  constexpr index_t in = 4133;
+  const typed<bfloat16> w(out, in, layout::plain, 1);
+  const typed<float> x(64, in, layout::plain, 2);
+  const lora::ndview<const bfloat16, 2> some(w.view().data(), {40, in}, w.view().stride());
+  for (const index_t n : {1, 3, 8, 16, 64}) {
+    auto all = lora::uninit<float>(n, out);
+    auto few = lora::uninit<float>(n, 40);
+    lora::forward(all, x.first(n), w.view(), {}, {}, scratch);
+    lora::forward(few, x.first(n), some, {}, {}, scratch);
+    CAPTURE(n);
+    REQUIRE(same_bits(std::as_const(all)(lora::all, lora::range(0, 40)), few.view()));
+  }
+}
+
+TEST_CASE(
+    "linalg/forward: precision::pairs stays inside the bound, uses its kernels where it can, is exact where it cannot; native chooses") {
   lora::workspace scratch;
   const bool pairs = lora::simd::has_pairs(lora::simd::any_tier);
   if (!pairs) MESSAGE("skipped, not on this CPU: tier avx512_bf16");
@@ -175,7 +219,7 @@ TEST_CASE("linalg/forward: precision::native stays inside the bound, uses its ke
         for (const index_t n : test::batch_sizes) {
           auto y = lora::uninit<float>(n, out);
           auto exact = lora::uninit<float>(n, out);
-          lora::forward(y, x.first(n), w.view(), low.terms, {}, scratch, {.precision = lora::precision::native});
+          lora::forward(y, x.first(n), w.view(), low.terms, {}, scratch, {.precision = lora::precision::pairs});
           lora::forward(exact, x.first(n), w.view(), low.terms, {}, scratch);
           const double ratio = want.worst(lora::ndview<const float, 2>(y.view()));
           worst = std::max(worst, ratio);
@@ -185,8 +229,13 @@ TEST_CASE("linalg/forward: precision::native stays inside the bound, uses its ke
           REQUIRE(ratio <= 1.0);
           differs = differs || !same_bits(y.view(), exact.view());
           // Below its tier, and where x is not bfloat16: the exact product.
-          lora::forward(y, x.first(n), w.view(), low.terms, {}, scratch, {.tier = tier::avx512, .precision = lora::precision::native});
-          REQUIRE(same_bits(y.view(), exact.view()));
+          auto chosen = lora::uninit<float>(n, out);
+          lora::forward(chosen, x.first(n), w.view(), low.terms, {}, scratch, {.precision = lora::precision::native});
+          REQUIRE(same_bits(chosen.view(), lora::simd::best_in_pairs() ? y.view() : exact.view()));
+          for (const auto precision : {lora::precision::native, lora::precision::pairs}) {
+            lora::forward(y, x.first(n), w.view(), low.terms, {}, scratch, {.tier = tier::avx512, .precision = precision});
+            REQUIRE(same_bits(y.view(), exact.view()));
+          }
         }
       }
     }
@@ -203,7 +252,7 @@ TEST_CASE_TEMPLATE("linalg/forward: batch_invariant gives a row the same bits al
   const typed<X> x(test::most_tokens, in, layout::padded, 1);
   const typed<typename C::w> w(out, in, layout::padded, 2);
   const terms_of_all_types low(in, out, 3);
-  for (const auto precision : {lora::precision::exact, lora::precision::native})
+  for (const auto precision : {lora::precision::exact, lora::precision::pairs})
     for_each_tier([&](tier t) {
       lora::forward_options options{.tier = t, .precision = precision, .batch_invariant = true};
       if (t == tier::avx512) options.tier = lora::simd::any_tier;

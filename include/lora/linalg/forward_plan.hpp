@@ -23,8 +23,9 @@ struct low_rank_term {
 
 /** How elements of W are multiplied. */
 enum class precision : unsigned char {
-  exact,  ///< products of 16-bit elements are exact, sums are f32
-  native,  ///< where W and x are both bfloat16 and the CPU can, its dot product of pairs: faster, one more rounding a pair, flushes subnormals
+  exact,   ///< products of 16-bit elements are exact, sums are f32
+  native,  ///< as `pairs` where that is faster on this CPU (simd::best_in_pairs(): AMD), else as `exact`: never slower than it
+  pairs,  ///< where W and x are both bfloat16 and the CPU can, its dot product of pairs, faster or not: one rounding a product, no subnormals
 };
 
 /** What a call may choose. */
@@ -112,7 +113,8 @@ template <class Y, class X, class W>
   c.store_floats = simd::storer<float>(t);
   c.columns = simd::columns_runner<W>(t);
   if constexpr (std::is_same_v<W, bfloat16> && std::is_same_v<X, bfloat16>) {
-    if (options.precision == precision::native && w.stride(1) == 1 && simd::has_pairs(t)) {
+    const bool wanted = options.precision == precision::pairs || (options.precision == precision::native && simd::active_in_pairs());
+    if (wanted && w.stride(1) == 1 && simd::has_pairs(t)) {
       c.pairs = true;
       c.table = &simd::kernels<simd::bfloat16_pair>(t);
       c.pack_x_as_w = simd::packer<simd::bfloat16_pair>(t);

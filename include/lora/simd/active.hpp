@@ -20,6 +20,7 @@ namespace detail {
 struct machine {
   tier highest;
   fetch w;
+  bool in_pairs;
 };
 
 [[nodiscard]] inline const machine& this_machine() noexcept {
@@ -28,9 +29,9 @@ struct machine {
     const char* wanted = std::getenv("LORA_TIER");
     for (unsigned i = 0; wanted != nullptr && i < tier_count; ++i) {
       const auto t = static_cast<tier>(i);
-      if (t <= best && __builtin_strcmp(wanted, name_of(t)) == 0) return machine{t, best_fetch()};
+      if (t <= best && __builtin_strcmp(wanted, name_of(t)) == 0) return machine{t, best_fetch(), best_in_pairs()};
     }
-    return machine{best, best_fetch()};
+    return machine{best, best_fetch(), best_in_pairs()};
   }();
   return found;
 }
@@ -42,6 +43,9 @@ struct machine {
 
 /** best_fetch(), remembered. */
 [[nodiscard]] inline fetch active_fetch() noexcept { return detail::this_machine().w; }
+
+/** best_in_pairs(), remembered. */
+[[nodiscard]] inline bool active_in_pairs() noexcept { return detail::this_machine().in_pairs; }
 
 /** What a call that asks for `wanted` gets: that, or the active tier where it is lower. */
 [[nodiscard]] inline tier usable_tier(tier wanted) noexcept {

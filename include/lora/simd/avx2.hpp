@@ -79,6 +79,24 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg spread_part(W, const row_element<W>* p, 
   return spread<T>(W{}, part);
 }
 
+template <class W, int T>
+inline constexpr widened_by widening = std::is_same_v<W, bfloat16> && T > 1 ? widened_by::strips_of_fours
+                                       : std::is_same_v<W, float16>&& T > 1 ? widened_by::strips
+                                                                            : widened_by::registers;
+template <bool Fours>
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE void widen_block(bfloat16, const std::uint16_t* p, float* out) noexcept {
+  static_assert(Fours);
+  const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  store(out, _mm256_castsi256_ps(_mm256_unpacklo_epi16(_mm256_setzero_si256(), v)));
+  store(out + 8, _mm256_castsi256_ps(_mm256_unpackhi_epi16(_mm256_setzero_si256(), v)));
+}
+template <bool Fours>
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE void widen_block(float16, const std::uint16_t* p, float* out) noexcept {
+  static_assert(!Fours);
+  store(out, spread<1>(float16{}, p));
+  store(out + 8, spread<1>(float16{}, p + 8));
+}
+
 template <class W>
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg madd(W, reg w, reg x, reg c) noexcept {
   return madd(w, x, c);

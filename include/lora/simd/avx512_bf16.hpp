@@ -86,6 +86,9 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg spread_part(bfloat16_pair, const std::ui
   return _mm512_castsi512_ps(v);
 }
 
+template <class W, int T>
+inline constexpr widened_by widening = widened_by::registers;  // pairs are multiplied as they are
+
 #include <lora/simd/tile.inl>
 
 // x as pairs, 16 tokens a register: a transpose of 4-byte units, whose bits pass unchanged.

@@ -43,7 +43,7 @@ template <class W = float>
   }
 }
 
-/** Whether precision::native has its own kernels in this tier. */
+/** Whether there are kernels of pairs in this tier: for precision::pairs, and for precision::native where best_in_pairs(). */
 [[nodiscard]] inline bool has_pairs([[maybe_unused]] tier wanted) noexcept {
 #if LORA_X86
   return usable_tier(wanted) >= tier::avx512_bf16;

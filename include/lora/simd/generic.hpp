@@ -78,6 +78,9 @@ LORA_ALWAYS_INLINE reg spread_part(W, const row_element<W>* p, int n) noexcept {
   return load(part);
 }
 
+template <class W, int T>
+inline constexpr widened_by widening = widened_by::registers;  // as integers, which do not stand in the way of multiply-adds
+
 template <class W>
 LORA_ALWAYS_INLINE reg madd(W, reg w, reg x, reg c) noexcept {
   return madd(w, x, c);

@@ -7,7 +7,7 @@
 // consecutive elements repeated T times. R rows times C registers of tokens are summed at once; a second segment (B, against the scaled
 // A x) continues the same sums. Each sum is one chain in rising k, P partial sums wide, so its bits depend on T and lanes only: not on
 // R, C, the position of the row or token, or how rows are split over threads. 16-bit elements of W are widened to f32 as they are read,
-// which is exact; only a kernel of bfloat16_pair leaves the products to the CPU's dot product of pairs.
+// strip by strip or in registers, which is exact; only a kernel of bfloat16_pair leaves the products to the CPU's dot product of pairs.
 #ifndef LORA_SIMD_KERNEL_HPP
 #define LORA_SIMD_KERNEL_HPP
 
@@ -23,7 +23,7 @@ namespace lora::inline v0::simd {
 using count = std::ptrdiff_t;
 
 /**
- * Stands for bfloat16 elements that are multiplied two at a time by the CPU's own instruction (precision::native): a unit is a pair of
+ * Stands for bfloat16 elements that are multiplied two at a time by the CPU's own instruction (precision::pairs): a unit is a pair of
  * consecutive k. A kernel for any other element type widens to f32, which is exact, one k a unit.
  */
 struct bfloat16_pair {};
@@ -33,6 +33,17 @@ template <class W>
 using row_element = std::conditional_t<std::is_same_v<W, float>, float, std::uint16_t>;
 template <class W>
 inline constexpr int unit_depth = std::is_same_v<W, bfloat16_pair> ? 2 : 1;
+
+/**
+ * How 16-bit rows become floats. In a register, an element is widened once for each of the T lanes that it is repeated in, by instructions
+ * that take the place of multiply-adds: 6 to 12 beside 24 with R = 6, C = 4. In strips, 64 elements of each row of a block are widened
+ * once, into a buffer that never leaves L1, and it is the load from there that repeats them. The sums are the same in every bit.
+ */
+enum class widened_by : unsigned char {
+  registers,
+  strips,           ///< in the order of the row
+  strips_of_fours,  ///< of each 8 elements, the first 4 go to one half of a block of the buffer, the last 4 to the other half
+};
 
 /** One run of k: rows of a matrix with unit column stride, and the tokens packed for it. */
 struct segment {
