@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Finds what lora's targets need. Used by lora's own CMakeLists.txt and, installed, by loraConfig.cmake, so that both find the
-# same things by the same rules. Leaves lora_<what>_problem for xsimd, json, zlib and eigen:
+# same things by the same rules. Leaves lora_<what>_problem for xsimd, json, zlib, eigen, tbb and openmp:
 # empty, or one sentence with its remedy.
 
 set(lora_xsimd_problem "")
@@ -45,5 +45,21 @@ if(NOT TARGET Eigen3::Eigen)
   find_package(Eigen3 CONFIG QUIET)
   if(NOT TARGET Eigen3::Eigen)
     set(lora_eigen_problem "Eigen3 was not found. On Debian: apt-get install libeigen3-dev")
+  endif()
+endif()
+
+set(lora_tbb_problem "")
+if(NOT TARGET TBB::tbb)
+  find_package(TBB CONFIG QUIET)
+  if(NOT TARGET TBB::tbb)
+    set(lora_tbb_problem "oneTBB was not found. On Debian: apt-get install libtbb-dev")
+  endif()
+endif()
+
+set(lora_openmp_problem "")
+if(NOT TARGET OpenMP::OpenMP_CXX)
+  find_package(OpenMP QUIET COMPONENTS CXX)
+  if(NOT TARGET OpenMP::OpenMP_CXX)
+    set(lora_openmp_problem "the compiler has no OpenMP. It comes with g++; for clang, on Debian: apt-get install libomp-dev")
   endif()
 endif()

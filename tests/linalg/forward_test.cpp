@@ -57,7 +57,7 @@ bool same_bits(lora::ndview<const float, 2> a, lora::ndview<const float, 2> b) {
 #if !defined(__OPTIMIZE__)
 constexpr bool quick = true;  // unoptimised kernels are a hundred times slower
 constexpr std::uint64_t every = 7;
-#elif defined(LORA_TEST_SANITIZED)
+#elif defined(LORA_TEST_SANITIZED) || defined(LORA_TEST_EMULATED)
 constexpr bool quick = false;
 constexpr std::uint64_t every = 3;  // prime to the 8 ranks and 8 depths, so that each of them still comes
 #else

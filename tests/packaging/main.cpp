@@ -12,6 +12,24 @@
 #endif
 #ifdef WITH_EIGEN
 #include <lora/interop/eigen.hpp>
+#include <lora/interop/eigen_pool.hpp>
+#endif
+#ifdef WITH_TBB
+#include <lora/interop/tbb.hpp>
+#endif
+#ifdef WITH_OPENMP
+#include <lora/interop/openmp.hpp>
+#endif
+
+#if defined(WITH_EIGEN) || defined(WITH_TBB) || defined(WITH_OPENMP)
+template <class E>
+bool runs_each_task_once(const E& ex) {
+  int ran[9] = {};
+  ex.run(9, [&](std::size_t i) { ++ran[i]; });
+  for (const int n : ran)
+    if (n != 1) return false;
+  return ex.concurrency() >= 1;
+}
 #endif
 
 int main() {
@@ -36,6 +54,14 @@ int main() {
 #endif
 #ifdef WITH_EIGEN
   if (lora::as_eigen(lora::ndview<const float, 2>(w, {2, 2})).sum() != 10) return 1;
+  Eigen::ThreadPool pool(2);
+  if (!runs_each_task_once(lora::eigen_executor(pool))) return 1;
+#endif
+#ifdef WITH_TBB
+  if (!runs_each_task_once(lora::tbb_executor())) return 1;
+#endif
+#ifdef WITH_OPENMP
+  if (!runs_each_task_once(lora::openmp_executor())) return 1;
 #endif
   if (y[0] != -1 || y[1] != -1) return 1;
   std::puts("packaged");

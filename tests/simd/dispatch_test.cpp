@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 
 using lora::simd::tier;
@@ -18,7 +19,8 @@ std::string tier_of_child(const char* wanted) {
   char self[4096] = {};
   if (readlink("/proc/self/exe", self, sizeof self - 1) <= 0) return "no /proc/self/exe";
   std::string command = wanted == nullptr ? "env -u LORA_TIER" : std::string("env 'LORA_TIER=") + wanted + "'";
-  command += std::string(" '") + self + "' --no-skip --test-case='simd/dispatch: (child*'";
+  const char* emulator = std::getenv("LORA_TEST_EMULATOR");  // a program for another CPU is not started by its name alone
+  command += std::string(" ") + (emulator == nullptr ? "" : emulator) + " '" + self + "' --no-skip --test-case='simd/dispatch: (child*'";
   std::FILE* out = popen(command.c_str(), "r");
   if (out == nullptr) return "popen failed";
   std::string found = "nothing";
