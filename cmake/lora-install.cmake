@@ -10,10 +10,12 @@ install(TARGETS lora EXPORT loraTargets FILE_SET HEADERS DESTINATION "${CMAKE_IN
 install(TARGETS lora_io EXPORT loraIoTargets FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(TARGETS lora_npz EXPORT loraNpzTargets)
 install(TARGETS lora_eigen EXPORT loraEigenTargets)
+install(TARGETS lora_openssl EXPORT loraOpensslTargets)
 install(EXPORT loraTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
 install(EXPORT loraIoTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
 install(EXPORT loraNpzTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
 install(EXPORT loraEigenTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
+install(EXPORT loraOpensslTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
 
 configure_package_config_file(cmake/loraConfig.cmake.in "${CMAKE_CURRENT_BINARY_DIR}/loraConfig.cmake"
   INSTALL_DESTINATION "${lora_package_dir}" NO_SET_AND_CHECK_MACRO)
@@ -35,5 +37,6 @@ lora_install_pc(lora "${PROJECT_DESCRIPTION} (header-only, C++20)" "xsimd >= 8.1
 lora_install_pc(lora-io "lora's readers and writers of adapter files (header-only, C++20)" "lora = ${PROJECT_VERSION}, nlohmann_json")
 lora_install_pc(lora-npz "lora's reader and writer of .npz archives (C++20)" "lora-io = ${PROJECT_VERSION}, zlib")
 lora_install_pc(lora-eigen "lora's views as Eigen maps (header-only, C++20)" "lora = ${PROJECT_VERSION}, eigen3")
+lora_install_pc(lora-openssl "lora's content hashes by OpenSSL (C++20)" "lora = ${PROJECT_VERSION}, libcrypto")
 
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")

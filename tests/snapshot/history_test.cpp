@@ -151,7 +151,9 @@ TEST_CASE("snapshot/history: only this history's validator counts; a validator n
   CHECK(message_of([&] { f.h.set_standby(other); }) == "history: 'alien' was validated by another validator than this history's");
   CHECK(f.h.current() == stamp{0});
   CHECK(message_of([] { validator empty(std::vector<lora::payload_check<tracked>>{}); }).find("no checks") != std::string::npos);
-  CHECK(message_of([] { validator broken(std::vector<lora::payload_check<tracked>>{{"x", {}}}); }) == "validator: check 'x' has no function");
+  CHECK(message_of([] {
+          validator broken(std::vector<lora::payload_check<tracked>>{{"x", {}}});
+        }) == "validator: check 'x' has no function");
   history proven(validator::proven_by_type());
   CHECK(proven.publish(proven.validate(make_payload<tracked>(f.book, -1), {})));
   CHECK(message_of([] { history none(positive(), {.keep_last = 0}); }).find("keep_last") != std::string::npos);
@@ -382,6 +384,8 @@ TEST_CASE("snapshot/history: what is on standby counts against the budget and is
   CHECK(f.h.find(r.stamp)->facts.source == "five");
   REQUIRE(f.h.set_standby(f.h.validate(f.h.payload(stamp{1}), {.source = "one again", .bytes = 100})));  // counted once
   CHECK(f.h.picture().held_bytes == 250);
+  // It is a version as well, so its room does not come free.
+  CHECK(!f.h.set_standby(f.h.validate(make_payload<tracked>(f.book, 7), {.source = "seven", .bytes = 51})));
   f.h.drop_standby();
   CHECK(f.book.live() == 2);
   REQUIRE(f.h.set_standby(f.h.validate(make_payload<tracked>(f.book, 6), {.source = "six", .bytes = 10})));

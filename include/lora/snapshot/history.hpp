@@ -14,7 +14,6 @@
 
 #include <lora/snapshot/cell.hpp>
 #include <lora/snapshot/detail/history_store.hpp>
-#include <lora/snapshot/named_pin.hpp>
 
 #include <exception>
 #include <mutex>
@@ -41,11 +40,10 @@ class history {
  public:
   using payload_type = snapshot_payload<T, Traits>;
   using validated_type = validated<T, Traits>;
-  using validator_type = validator<T, Traits>;
   using reader_type = snapshot_reader<T, Traits>;
 
   /** Nothing is published. @param gate  what a payload must pass. @throws value_error when an option makes no sense. */
-  explicit history(validator_type gate, history_options options = {})
+  explicit history(validator<T, Traits> gate, history_options options = {})
       : gate_(std::move(gate)), store_(std::move(options), std::make_shared<detail::pin_registry>()) {}
 
   history(const history&) = delete;
@@ -126,7 +124,7 @@ class history {
     return finish([&] {
       std::shared_ptr<body> held = store_.body_of(value.payload_);
       if (held == nullptr) {
-        if (auto refused = store_.admit(value.facts_, store_.standby ? store_.standby->held->bytes : 0)) return *refused;
+        if (auto refused = store_.admit(value.facts_, store_.standby_only())) return *refused;
         held = std::make_shared<body>(value.payload_, value.facts_.bytes);
       }
       std::optional<typename store::standby_entry> fresh(typename store::standby_entry{value.facts_, held});
@@ -273,7 +271,6 @@ class history {
 
   // ---- asking ------------------------------------------------------------------------------------------------------------
 
-  /** The current version's stamp; 0 before the first. */
   [[nodiscard]] lora::stamp current() const {
     std::lock_guard<std::mutex> lock(mutex_);
     return store_.current;
@@ -296,7 +293,6 @@ class history {
   /** Who holds which version since when. */
   [[nodiscard]] std::vector<pin_record> pins() const { return store_.pins->all(); }
 
-  /** All versions, events and pins at one moment. */
   [[nodiscard]] history_picture picture() const {
     std::lock_guard<std::mutex> lock(mutex_);
     return store_.picture();
@@ -371,11 +367,10 @@ class history {
     return swap(f, e->held);
   }
 
-  // Everything that can fail happens before the exchange, or in its own allocation of a node.
   publish_result swap(typename store::fresh& f, std::shared_ptr<body> held) {
     stage_clock clock(counters_, store_.options.ticks);
     clock.begin(reload_stage::swap);
-    // No foreign code runs in there, under this lock: every payload that a node holds is held by a body as well, so none is destroyed.
+    // No foreign code runs in there: every payload that a node holds is held by a body as well, so none is destroyed.
     const lora::stamp given = cell_.publish(held->payload);
     clock.end(true);
     store_.commit(f, given, std::move(held));
@@ -393,7 +388,7 @@ class history {
     return named_pin<T, Traits>(store_.pins, {std::move(who), wanted, store_.options.now()}, e->held->payload);
   }
 
-  validator_type gate_;
+  validator<T, Traits> gate_;
   reload_counters counters_;
   mutable std::mutex mutex_;
   store store_;                    // under mutex_

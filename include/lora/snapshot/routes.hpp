@@ -114,7 +114,7 @@ class route_table {
     std::size_t best = draws_.size();
     std::uint64_t best_draw = 0;
     for (std::size_t i = 0; i < draws_.size(); ++i) {
-      if (draws_[i].weight == 0) continue;
+      if (draws_[i].weight == 0) continue;  // it could not win anyway; this saves its logarithm
       const std::uint64_t draw = detail::minus_log2(mix64(key ^ draws_[i].seed));
       // draw / weight < best_draw / best_weight, without division: at most 65 * 2^26 * 2^30 < 2^63. Entries are by id, so a tie stays.
       if (best == draws_.size() || draw * draws_[best].weight < best_draw * draws_[i].weight) {

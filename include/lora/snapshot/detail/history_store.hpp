@@ -179,6 +179,14 @@ struct history_store {
     leave(std::move(b));
   }
 
+  /** Bytes that go when what is on standby goes: none if it is a version as well. */
+  [[nodiscard]] std::size_t standby_only() const noexcept {
+    if (!standby) return 0;
+    for (const auto& [key, e] : entries)
+      if (e.held == standby->held) return 0;
+    return standby->held->bytes;
+  }
+
   void drop_standby() noexcept {
     if (!standby) return;
     std::shared_ptr<body> b = std::move(standby->held);
@@ -281,12 +289,13 @@ struct history_store {
     } else {
       std::size_t room = budget > held ? budget - held : 0;
       std::string list;
+      const entry* healthy = newest_healthy();  // not proposed: it is where one would go back to
       const std::uint64_t walk = ++round;
       for (const auto& [key, e] : entries) {
         if (room >= facts.bytes) break;
         if (e.held == nullptr || e.held->mark == walk) continue;
         e.held->mark = walk;
-        if (is_protected(*e.held)) continue;
+        if (is_protected(*e.held) || (healthy != nullptr && e.held == healthy->held)) continue;
         room += e.held->bytes;
         list += (list.empty() ? "" : ", ") + std::to_string(key.value) + " ('" + e.record.facts.source + "', " +
                 std::to_string(e.held->bytes) + " bytes)";
@@ -294,7 +303,7 @@ struct history_store {
       if (room >= facts.bytes)
         what += "; drop version " + list;
       else
-        what += "; what may be dropped is not enough, the rest is current, kept, pinned, on standby or being loaded";
+        what += "; what may be dropped is not enough, the rest is current, the last healthy one, kept, pinned, on standby or being loaded";
     }
     return refuse(publish_outcome::over_budget, std::move(what));
   }
