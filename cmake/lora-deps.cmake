@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Finds what lora's targets need. Used by lora's own CMakeLists.txt and, installed, by loraConfig.cmake, so that both find the
-# same things by the same rules. Leaves lora_<what>_problem for xsimd, json, zlib, eigen, tbb and openmp:
+# same things by the same rules. Leaves lora_<what>_problem for xsimd, json, zlib, eigen, openssl, tbb and openmp:
 # empty, or one sentence with its remedy.
 
 set(lora_xsimd_problem "")
@@ -45,6 +45,14 @@ if(NOT TARGET Eigen3::Eigen)
   find_package(Eigen3 CONFIG QUIET)
   if(NOT TARGET Eigen3::Eigen)
     set(lora_eigen_problem "Eigen3 was not found. On Debian: apt-get install libeigen3-dev")
+  endif()
+endif()
+
+set(lora_openssl_problem "")
+if(NOT TARGET OpenSSL::Crypto)
+  find_package(OpenSSL QUIET)
+  if(NOT TARGET OpenSSL::Crypto)
+    set(lora_openssl_problem "OpenSSL was not found. On Debian: apt-get install libssl-dev")
   endif()
 endif()
 

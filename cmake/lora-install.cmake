@@ -12,12 +12,14 @@ install(TARGETS lora_npz EXPORT loraNpzTargets)
 install(TARGETS lora_eigen EXPORT loraEigenTargets)
 install(TARGETS lora_tbb EXPORT loraTbbTargets)
 install(TARGETS lora_openmp EXPORT loraOpenmpTargets)
+install(TARGETS lora_openssl EXPORT loraOpensslTargets)
 install(EXPORT loraTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
 install(EXPORT loraIoTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
 install(EXPORT loraNpzTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
 install(EXPORT loraEigenTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
 install(EXPORT loraTbbTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
 install(EXPORT loraOpenmpTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
+install(EXPORT loraOpensslTargets NAMESPACE lora:: DESTINATION "${lora_package_dir}")
 
 configure_package_config_file(cmake/loraConfig.cmake.in "${CMAKE_CURRENT_BINARY_DIR}/loraConfig.cmake"
   INSTALL_DESTINATION "${lora_package_dir}" NO_SET_AND_CHECK_MACRO)
@@ -41,5 +43,6 @@ lora_install_pc(lora-npz "lora's reader and writer of .npz archives (C++20)" "lo
 lora_install_pc(lora-eigen "lora's views as Eigen maps (header-only, C++20)" "lora = ${PROJECT_VERSION}, eigen3")
 lora_install_pc(lora-tbb "lora on oneTBB's threads (C++20)" "lora = ${PROJECT_VERSION}, tbb")
 # For OpenMP there is nothing to find: the flag -fopenmp, and lora.pc.
+lora_install_pc(lora-openssl "lora's content hashes by OpenSSL (C++20)" "lora = ${PROJECT_VERSION}, libcrypto")
 
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")

@@ -18,9 +18,11 @@
 
 #include <lora/core/bytes.hpp>
 #include <lora/core/checked.hpp>
+#include <lora/core/content_hash.hpp>
 #include <lora/core/dtype.hpp>
 #include <lora/core/error.hpp>
 #include <lora/core/half.hpp>
+#include <lora/core/pages.hpp>
 #include <lora/core/text.hpp>
 
 #include <lora/nd/any_view.hpp>
@@ -77,6 +79,8 @@
 #include <lora/linalg/forward.hpp>
 #include <lora/linalg/forward_plan.hpp>
 #include <lora/linalg/merge.hpp>
+#include <lora/linalg/one_token.hpp>
+#include <lora/linalg/pack.hpp>
 #include <lora/linalg/rows.hpp>
 #include <lora/linalg/workspace.hpp>
 
@@ -87,6 +91,7 @@
 #include <lora/adapter/count.hpp>
 #include <lora/adapter/init.hpp>
 #include <lora/adapter/linear.hpp>
+#include <lora/adapter/merge_cost.hpp>
 #include <lora/adapter/scale.hpp>
 
 #include <lora/snapshot/cell.hpp>

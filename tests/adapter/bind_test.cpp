@@ -396,3 +396,49 @@ TEST_CASE("adapter/linear: a bias that does not fit, and wrong shapes in forward
 }
 
 #endif
+
+TEST_CASE("adapter/bind: a tensor that leaves the adapter's memory is refused, at either end, by one byte") {
+  model_contract model;
+  model.add("fc1", 4, 3);
+  std::vector<float> memory(64, 1.0f);
+  const auto with = [&](const lora::any_view& a, const lora::any_view& b, std::size_t first, std::size_t last) {
+    adapter file;
+    file.source = "mapped";
+    file.modules.push_back({"fc1", {a, b, 1.0f}});
+    file.region = std::as_bytes(std::span(memory)).subspan(first, last - first);
+    return message_of([&] { (void)lora::bind(file, model); });
+  };
+  const float* p = memory.data() + 8;
+  const lora::ndview<const float, 2> a(p, {2, 3});                                          // bytes 32 .. 56
+  const lora::ndview<const float, 2> b(p + 6, {4, 2});                                      // bytes 56 .. 88
+  const lora::ndview<const float, 2> up = a(lora::range(lora::_, lora::_, -1), lora::all);  // the same bytes from the last row
+  CHECK(with(a, b, 32, 88) == "nothing was thrown");
+  CHECK(with(up, b, 32, 88) == "nothing was thrown");
+  CHECK(with(a, b, 0, 256) == "nothing was thrown");
+  CHECK(with(a, b, 33, 88) ==
+        "bind_error: adapter 'mapped', module 'fc1': lora_A [2, 3] takes 24 bytes, not all of them inside the 55 bytes that the adapter "
+        "owns");
+  CHECK(with(up, b, 33, 88) == with(a, b, 33, 88));
+  CHECK(with(a, b, 32, 87) ==
+        "bind_error: adapter 'mapped', module 'fc1': lora_B [4, 2] takes 32 bytes, not all of them inside the 55 bytes that the adapter "
+        "owns");
+  CHECK(with(a, b, 100, 256).find("lora_A") != std::string::npos);  // wholly before
+  CHECK(with(a, b, 0, 16).find("lora_A") != std::string::npos);     // wholly behind
+}
+
+TEST_CASE("adapter/bind: an adapter of another base is refused when both say which") {
+  model_contract model = two_layers();
+  adapter file = make_adapter("style");
+  lora::content_hash mine, other;
+  mine.bytes.fill(0x11);
+  other.bytes.fill(0x22);
+  file.base = mine;
+  CHECK_NOTHROW((void)lora::bind(file, model));  // the model does not say
+  model.set_identity(mine);
+  CHECK_NOTHROW((void)lora::bind(file, model));
+  model.set_identity(other);
+  CHECK(message_of([&] { (void)lora::bind(file, model); }) ==
+        std::string("bind_error: adapter 'style' was trained on the base ") + mine.hex().data() + ", this one is " + other.hex().data());
+  file.base = {};
+  CHECK_NOTHROW((void)lora::bind(file, model));
+}

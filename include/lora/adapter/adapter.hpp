@@ -9,9 +9,12 @@
 #define LORA_ADAPTER_ADAPTER_HPP
 
 #include <lora/adapter/scale.hpp>
+#include <lora/core/content_hash.hpp>
 #include <lora/nd/any_view.hpp>
 
+#include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -39,6 +42,9 @@ struct adapter {
   std::string source;  ///< where it came from, for messages
   std::vector<adapted_module> modules;
   std::shared_ptr<const void> owner;
+  std::span<const std::byte>
+      region{};         ///< the memory that `owner` holds, when it is one piece: bind() refuses views that leave it. Empty: not known
+  content_hash base{};  ///< of the base model that it was trained on; all zero: not known
 };
 
 }  // namespace lora::inline v0

@@ -12,6 +12,7 @@
 #include <lora/linalg/forward.hpp>
 
 #include <cmath>
+#include <cstdint>
 
 namespace lora::inline v0 {
 
@@ -59,10 +60,28 @@ namespace detail {
   raise<bind_error>(t);
 }
 
+/** Refuses a tensor of which any element lies outside the memory that the adapter owns. Offsets, not addresses: nothing can wrap. */
+inline void check_region(const any_view& v, const char* which, const adapter& source, const std::string& module) {
+  const auto reach = span_of(v.shape(), v.strides(), v.rank());
+  if (source.region.empty() || reach.size == 0) return;
+  const std::size_t element = size_of(v.type());
+  const std::size_t before = static_cast<std::size_t>(reach.below) * element;  // fits: any_view checked it
+  const std::size_t after = static_cast<std::size_t>(reach.size - reach.below) * element;
+  const auto begin = reinterpret_cast<std::uintptr_t>(source.region.data());
+  const auto first = reinterpret_cast<std::uintptr_t>(v.data());
+  const std::size_t size = source.region.size();
+  const bool inside = first >= begin && first - begin <= size && before <= first - begin && after <= size - (first - begin);
+  if (!inside)
+    raise_bind(source, module,
+               text() << which << " " << shape_text{v.shape(), v.rank()} << " takes " << before + after
+                      << " bytes, not all of them inside the " << size << " bytes that the adapter owns");
+}
+
 /** A or B in place, as what a product takes. */
 inline float_view<2> as_factor(const any_view& v, const char* which, const adapter& source, const std::string& module) {
   if (v.rank() != 2) raise_bind(source, module, text() << which << " has shape " << shape_text{v.shape(), v.rank()} << ", not two axes");
   if (!v.is_aligned()) raise_bind(source, module, text() << which << " is not aligned for its elements");
+  check_region(v, which, source, module);
   switch (v.type()) {
     case dtype::f32:
       return v.as<const float, 2>();
@@ -88,7 +107,8 @@ inline void check_finite(const float_view<2>& factor, const char* which, const a
 
 /**
  * Checks every module of `source` against `model`: the name exists and comes once, A is [rank, in], B is [out, rank], the dtypes can be
- * computed with, the scale is finite. Nothing is left out: a module that does not fit refuses the whole adapter.
+ * computed with, the scale is finite, each tensor lies inside the region that the adapter owns (if it says one), and the adapter was
+ * trained on this base (if both say which). Nothing is left out: a module that does not fit refuses the whole adapter.
  *
  * @throws bind_error naming the adapter, the module and both shapes; also when the adapter has no modules at all.
  * @par Cost   O(modules): tensors of f32, f16 and bf16 are used where they lie.
@@ -97,6 +117,9 @@ inline bound_adapter bind(const adapter& source, const model_contract& model, co
   using detail::text;
   if (source.modules.empty())
     detail::raise<bind_error>(text() << "adapter " << detail::quote(source.source) << " has no modules: it would change nothing");
+  if (source.base.known() && model.identity().known() && source.base != model.identity())
+    detail::raise<bind_error>(text() << "adapter " << detail::quote(source.source) << " was trained on the base "
+                                     << source.base.hex().data() << ", this one is " << model.identity().hex().data());
   bound_adapter bound;
   bound.source_ = source.source;
   bound.owner_ = source.owner;

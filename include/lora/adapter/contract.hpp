@@ -8,6 +8,7 @@
 #ifndef LORA_ADAPTER_CONTRACT_HPP
 #define LORA_ADAPTER_CONTRACT_HPP
 
+#include <lora/core/content_hash.hpp>
 #include <lora/core/error.hpp>
 #include <lora/nd/shape.hpp>
 
@@ -43,6 +44,10 @@ class model_contract {
     return index;
   }
 
+  /** Which base this is. Adapters that say another one are refused by bind(); all zero (the default): not known, nothing is compared. */
+  void set_identity(const content_hash& hash) noexcept { identity_ = hash; }
+  [[nodiscard]] const content_hash& identity() const noexcept { return identity_; }
+
   [[nodiscard]] std::size_t size() const noexcept { return modules_.size(); }
   [[nodiscard]] const module_contract& operator[](std::size_t index) const noexcept { return modules_[index]; }
 
@@ -66,6 +71,7 @@ class model_contract {
     return low;
   }
 
+  content_hash identity_{};
   std::vector<module_contract> modules_;
   std::vector<std::size_t> by_name_;  // indices into modules_, sorted by name; a hash table would cost each includer its header
 };

@@ -250,6 +250,7 @@ namespace lora::inline v0::io {
   out.bytes_copied = file.bytes_copied();
   out.adapter.source = directory;
   out.adapter.owner = file.owner();
+  if (out.bytes_copied == 0) out.adapter.region = mapping->bytes();  // else some tensors lie in copies beside the mapping
   return out;
 }
 

@@ -110,6 +110,15 @@ class snapshot_payload {
   [[nodiscard]] const T* operator->() const noexcept { return checked(); }
   [[nodiscard]] explicit operator bool() const noexcept { return block_ != nullptr; }
 
+  /**
+   * How many handles share the object, this one included; 0 for an empty handle. A moment old, except that 1 is final when the caller
+   * lets nobody else reach this handle.
+   */
+  [[nodiscard]] std::uint32_t use_count() const noexcept {
+    // Relaxed: for counting. Who destroys on the strength of a 1 does so through the destructor, which acquires.
+    return block_ == nullptr ? 0 : block_->owners.load(std::memory_order::relaxed);
+  }
+
   /** Whether both are handles on the same object (or both are empty). */
   friend bool operator==(const snapshot_payload& a, const snapshot_payload& b) noexcept { return a.block_ == b.block_; }
 
