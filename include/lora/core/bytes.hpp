@@ -61,14 +61,18 @@ class aligned_bytes {
 
  private:
   [[nodiscard]] static void* allocate(std::size_t size, pages wanted) {
-    // No object is larger; g++ 12's library would round the last few sizes up to 0, and succeed.
-    constexpr auto most = static_cast<std::size_t>(PTRDIFF_MAX);
-    if (size > most) return ::operator new(most, std::align_val_t{allocation_alignment});
+    if (size > static_cast<std::size_t>(PTRDIFF_MAX)) return refuse(size);
     if (!detail::whole_huge_pages(size, wanted)) return ::operator new(size, std::align_val_t{allocation_alignment});
     const std::size_t whole = detail::round_up_to_huge_pages(size);
     void* const block = ::operator new(whole, std::align_val_t{huge_page_size});
     detail::advise_pages(block, whole, wanted);
     return block;
+  }
+  // No object is that large; g++ 12's library would round the last few sizes up to 0, and succeed. Out of line, or g++ warns, of a program's
+  // own operator new, that it may be asked for too much.
+  [[nodiscard, gnu::cold, gnu::noinline]] static void* refuse(std::size_t size) {
+    constexpr auto most = static_cast<std::size_t>(PTRDIFF_MAX);
+    return ::operator new(size < most ? size : most, std::align_val_t{allocation_alignment});
   }
   void free() noexcept {
     ::operator delete(data_, std::align_val_t{detail::whole_huge_pages(size_, wanted_) ? huge_page_size : allocation_alignment});
