@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Everything of levels 0-4: views, operations, kernels, adapters, snapshots. Needs xsimd and nothing to link.
+// Levels 0-4: views, operations, kernels, adapters, snapshots. Needs xsimd and nothing to link.
 // Not here: parallel/thread_pool.hpp (who starts threads says so, and <thread> costs as much as all of nd/), printing (nd/print.hpp,
-// nd/ostream.hpp, nd/format.hpp), nd/mdspan.hpp, io/ (readers and writers; some need nlohmann_json) and interop/ (each header names its own
-// dependency).
+// nd/ostream.hpp, nd/format.hpp), nd/mdspan.hpp, versions beyond the current one (snapshot/history.hpp, routes.hpp, canary.hpp, metrics.hpp), io/
+// (readers and writers; some need nlohmann_json) and interop/ (each header names its own dependency).
 // A file that only takes views as arguments includes <lora/nd/view.hpp>, or <lora/fwd.hpp> to name types: both are far cheaper.
 //
 //   #include <lora/lora.hpp>

@@ -59,6 +59,23 @@ TEST_CASE("io/safetensors_writer: all 22 types, empty and rank 0, read back byte
   CHECK(test::read_file(folder.path() + "/x") == first);
 }
 
+TEST_CASE("io/safetensors_writer: permissions stay, a link leads to the new file, and a name may be as long as any") {
+  const test::temporary_folder folder;
+  const std::string real = folder.write("real", "old");
+  REQUIRE(::chmod(real.c_str(), 0600) == 0);
+  const std::string link = folder.path() + "/link";
+  REQUIRE(::symlink("real", link.c_str()) == 0);
+  save_safetensors(link, {});
+  struct stat s {};
+  REQUIRE(::lstat(link.c_str(), &s) == 0);
+  CHECK(S_ISLNK(s.st_mode));
+  REQUIRE(::stat(real.c_str(), &s) == 0);
+  CHECK((s.st_mode & 0777) == 0600);
+  CHECK(safetensors::open(real).tensors().empty());
+  save_safetensors(folder.path() + "/" + std::string(250, 'n'), {});
+  CHECK(test::files_in(folder.path()) == 3);
+}
+
 TEST_CASE("io/safetensors_writer: no tensors, and only metadata") {
   const test::temporary_folder folder;
   save_safetensors(folder.path() + "/x", {});

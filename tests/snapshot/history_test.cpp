@@ -394,6 +394,16 @@ TEST_CASE("snapshot/history: what is on standby counts against the budget and is
   CHECK(f.h.picture().held_bytes == 250);
 }
 
+TEST_CASE("snapshot/history: what leaves standby but is still held keeps its place in the budget") {
+  fixture f({.byte_budget = 300});
+  auto held = make_payload<tracked>(f.book, 1);
+  REQUIRE(f.h.set_standby(f.h.validate(held, {.source = "one", .bytes = 200})));
+  CHECK(f.h.set_standby(f.h.validate(make_payload<tracked>(f.book, 2), {.source = "two", .bytes = 200})).outcome ==
+        publish_outcome::over_budget);
+  held = {};
+  CHECK(f.h.set_standby(f.h.validate(make_payload<tracked>(f.book, 3), {.source = "three", .bytes = 200})));
+}
+
 TEST_CASE("snapshot/history: the same payload published again is counted once and comes back from the dropped ones") {
   fixture f({.keep_last = 1});
   const auto value = f.h.validate(make_payload<tracked>(f.book, 1), {.source = "one", .bytes = 100});

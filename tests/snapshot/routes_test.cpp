@@ -173,10 +173,48 @@ TEST_CASE("snapshot/routes: a table that makes no sense is refused, with the ent
         }) == "routes: entry 2 is deprecated and cannot have a weight");
   CHECK(message_of([] { table t({make(1)}, {{5, 2}}); }) == "routes: entry 2 is the override of a tenant, but not in the table");
   CHECK(message_of([] { table t({make(1)}, {{5, 1}, {5, 1}}); }).find("two overrides of the same tenant") != std::string::npos);
+  CHECK(message_of([] {
+          table t({make(1), make(2, {}, route_status::deprecated)}, {{5, 2}});
+        }) == "routes: entry 2 is deprecated and the override of a tenant");
   const table t({make(1), make(2)}, {{5, 2}});
-  CHECK(message_of([&] { (void)t.with_status(2, route_status::deprecated); }) ==
-        "routes: entry 2 is deprecated and the override of a tenant");
   CHECK(message_of([&] { (void)t.with_weight(3, 0.5); }) == "routes: entry 3 is not in the table");
+  CHECK(message_of([&] { (void)t.with_share(3, 0.5); }) == "routes: entry 3 is not in the table");
+  CHECK(message_of([&] { (void)t.with_share(2, 1.5); }) == "routes: entry 2 cannot have a share outside [0, 1]");
+  CHECK(message_of([&] { (void)t.with_share(2, nan); }) == "routes: entry 2 cannot have a share outside [0, 1]");
+  CHECK(message_of([&] { (void)t.with_share(2, 1).with_share(2, 0.5); }) ==
+        "routes: entry 2 takes all traffic: with less, nobody would take the rest");
+}
+
+TEST_CASE("snapshot/routes: a share is a share of all keys, and moves keys to or from its entry alone") {
+  constexpr std::uint64_t keys = 40000;
+  table t({make(1), make(2, 0.5), make(3, 0.0, route_status::staging)});
+  std::vector<std::uint64_t> before(keys);
+  for (std::uint64_t k = 0; k < keys; ++k) before[k] = t.choose(mix64(k))->id;
+  for (const double share : {0.01, 0.05, 0.25, 0.4, 0.9, 1.0}) {  // beside 1.5, weights above 1 from 0.4 on
+    t = t.with_share(3, share);
+    std::uint64_t taken = 0, strangers = 0;
+    for (std::uint64_t k = 0; k < keys; ++k) {
+      const std::uint64_t now = t.choose(mix64(k))->id;
+      taken += now == 3;
+      strangers += now != 3 && now != before[k];
+      before[k] = now;
+    }
+    CAPTURE(share);
+    const double mean = share * keys;
+    CHECK(std::abs(static_cast<double>(taken) - mean) <= 4.5 * std::sqrt(mean * (1 - share)));
+    CHECK(strangers == 0);
+  }
+  const table back = table({make(1), make(2, 0.5), make(3, 0.3)}).with_share(3, 0);
+  for (std::uint64_t k = 0; k < 1000; ++k) REQUIRE(back.choose(mix64(k))->id != 3);
+}
+
+TEST_CASE("snapshot/routes: an entry that is deprecated lets go of its tenants") {
+  const auto acme = stable_hash("acme"), other = stable_hash("other");
+  const table t({make(1), make(2, 0.1, route_status::staging)}, {{acme, 2}, {other, 1}});
+  const table gone = t.with_status(2, route_status::deprecated);
+  REQUIRE(gone.overrides().size() == 1);
+  CHECK(gone.overrides()[0].tenant == other);
+  CHECK(gone.choose(acme, 7)->id == 1);
 }
 
 TEST_CASE("snapshot/routes: a published table owns its versions; a history of tables goes back to earlier shares") {
@@ -213,7 +251,7 @@ TEST_CASE("snapshot/canary: promotes step by step, and every decision is on reco
   h.load({.source = "stable"}, [](auto&) { return 1; });
   const stamp candidate = h.load({.source = "new"}, [](auto&) { return 2; }).stamp;
   lora::canary<int> trial(h, candidate, lora::canary_rules{.least_requests = 10}, {0.1, 0.5, 1.0});
-  CHECK(trial.weight() == 0.1);
+  CHECK(trial.share() == 0.1);
   auto meter = trial.meter();
   const auto window = [&](int n, int errors, int us) {
     for (int i = 0; i < n; ++i) {
@@ -223,13 +261,13 @@ TEST_CASE("snapshot/canary: promotes step by step, and every decision is on reco
     return trial.decide();
   };
   CHECK(window(9, 9, 100).verdict == lora::canary_verdict::hold);  // too few to say
-  CHECK(trial.weight() == 0.1);
+  CHECK(trial.share() == 0.1);
   auto d = window(100, 0, 110);
   CHECK(d.verdict == lora::canary_verdict::promote);
-  CHECK(d.weight == 0.5);
+  CHECK(d.share == 0.5);
   CHECK(d.window.candidate.requests == 100);  // the nine of the window before are not counted again
   CHECK(!d.finished);
-  CHECK(window(100, 0, 100).weight == 1.0);
+  CHECK(window(100, 0, 100).share == 1.0);
   d = window(100, 0, 100);
   CHECK(d.finished);
   CHECK(*h.find(candidate)->health == 1);
@@ -237,8 +275,8 @@ TEST_CASE("snapshot/canary: promotes step by step, and every decision is on reco
   for (const auto& e : h.picture().events)
     if (e.kind == lora::history_event_kind::decision) said.push_back(e.text);
   REQUIRE(said.size() == 4);
-  CHECK(said[0] == "canary: hold, weight 10.0 %; candidate 9 requests, 9 errors, 100 us; stable 9 requests, 0 errors, 100 us");
-  CHECK(said[1] == "canary: promote, weight 50.0 %; candidate 100 requests, 0 errors, 110 us; stable 100 requests, 0 errors, 100 us");
+  CHECK(said[0] == "canary: hold, share 10.0 %; candidate 9 requests, 9 errors, 100 us; stable 9 requests, 0 errors, 100 us");
+  CHECK(said[1] == "canary: promote, share 50.0 %; candidate 100 requests, 0 errors, 110 us; stable 100 requests, 0 errors, 100 us");
   CHECK(window(100, 100, 100).verdict == lora::canary_verdict::promote);  // over
 }
 
@@ -265,15 +303,31 @@ TEST_CASE("snapshot/canary: errors, latency and scores send a candidate back, no
   lora::canary<int> trial(h, bad, [](const lora::canary_window&) { return canary_verdict::roll_back; });
   const auto d = trial.decide();
   CHECK(d.finished);
-  CHECK(d.weight == 0);
-  CHECK(trial.weight() == 0);
+  CHECK(d.share == 0);
+  CHECK(trial.share() == 0);
   CHECK(*h.find(bad)->health == 0);
   REQUIRE(h.rollback_to_healthy());
   CHECK(*h.reader().read() == 1);
   CHECK(message_of([&] { lora::canary<int> t(h, stamp{99}, rules); }) == "canary: the history has no version 99");
   CHECK(message_of([&] { lora::canary<int> t(h, good, {}); }) == "canary: no rule to decide by");
-  CHECK(message_of([&] { lora::canary<int> t(h, good, rules, {0.5, 0.5}); }) == "canary: steps are ascending weights in (0, 1]");
+  CHECK(message_of([&] { lora::canary<int> t(h, good, rules, {0.5, 0.5}); }) == "canary: steps are ascending shares in (0, 1]");
   CHECK(message_of([&] { lora::canary<int> t(h, good, rules, {}); }) == "canary: no steps");
+}
+
+TEST_CASE("snapshot/canary: a score that is no number is an error of its window, and of no later one") {
+  lora::history<int> h(lora::validator<int>::proven_by_type());
+  const stamp candidate = h.load({.source = "new"}, [](auto&) { return 2; }).stamp;
+  lora::canary<int> trial(h, candidate, [](const lora::canary_window&) { return lora::canary_verdict::hold; });
+  auto meter = trial.meter();
+  for (const double score : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), 0.5})
+    meter.report(lora::canary_arm::candidate, true, std::chrono::microseconds(1), score);
+  const auto first = trial.decide().window.candidate;
+  CHECK(first.errors == 2);
+  CHECK(first.score == 0.5);
+  meter.report(lora::canary_arm::candidate, true, std::chrono::microseconds(1), 0.25);
+  const auto second = trial.decide().window.candidate;
+  CHECK(second.errors == 0);
+  CHECK(second.score == 0.25);
 }
 
 TEST_CASE("snapshot/canary: reports from several threads are all counted, once") {

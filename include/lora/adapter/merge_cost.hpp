@@ -73,8 +73,8 @@ inline constexpr double merge_passes = 4;
  * For large W and one token that is some 4 w in out / (4 rank (in + out)) calls, plus the arithmetic: of the order of a thousand tokens, and
  * with larger batches more, because a call's bytes are shared by its tokens.
  *
- * @throws value_error  when an extent, a rank or n is negative, n is 0, a type is none of f32, bf16 and f16, or a limit is not a finite positive
- *                      number; shape_error when the copy of W does not fit the address space.
+ * @throws value_error  when an extent, a rank or n is negative, n is 0, a type is none of f32, bf16 and f16, or a limit is below 1 or not
+ *                      finite; shape_error when the copy of W does not fit the address space.
  * @par Accuracy   Of the 64 measurements in bench/merge/measured.json, one machine, a test holds merge_seconds within a factor of 2.5 of all,
  *                 call_seconds within 1.5 of half and 4.5 of all, and tokens_to_break_even within 2 of half and 5 of all whose calls differ by
  *                 more than noise. Calls are limits: forward stays behind them where packed tokens leave L2 (64 tokens, in = 11008) and with
@@ -85,7 +85,7 @@ inline constexpr double merge_passes = 4;
 [[nodiscard]] inline merge_cost merge_cost_of(const merge_question& question, const machine_limits& limits = {}) {
   const auto& [in, out, rank, n, weight, factor] = question;
   const auto computes = [](dtype t) { return t == dtype::f32 || t == dtype::bf16 || t == dtype::f16; };
-  const auto usable = [](double limit) { return limit > 0 && limit <= std::numeric_limits<double>::max(); };
+  const auto usable = [](double limit) { return limit >= 1 && limit <= std::numeric_limits<double>::max(); };
   if (in < 0 || out < 0 || rank < 0 || n <= 0)
     detail::raise<value_error>(detail::text() << "merge_cost_of: in " << in << ", out " << out << " and rank " << rank
                                               << " must not be negative, n " << n << " must be positive");
@@ -93,7 +93,7 @@ inline constexpr double merge_passes = 4;
     detail::raise<value_error>(detail::text() << "merge_cost_of: weight " << name_of(weight) << " and factor " << name_of(factor)
                                               << " must be f32, bf16 or f16");
   if (!usable(limits.stream_bytes_per_second) || !usable(limits.flops_per_second))
-    detail::raise<value_error>(detail::text() << "merge_cost_of: both limits of the machine must be finite and positive");
+    detail::raise<value_error>(detail::text() << "merge_cost_of: both limits of the machine must be finite and at least 1");
   const std::ptrdiff_t shape[] = {out, in};
   if (!addressable(shape, 2, size_of(weight)))
     detail::raise<shape_error>(detail::text() << "merge_cost_of: a copy of w " << detail::shape_text{shape, 2}

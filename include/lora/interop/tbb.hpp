@@ -41,8 +41,12 @@ class tbb_executor {
   template <class F>
   void run(std::size_t n, F&& f) const noexcept {
     const auto task = [&f](std::size_t i) noexcept { f(i); };
-    // Not auto_partitioner: it may give several tasks to one thread, and there are hardly more tasks than threads.
-    const auto loop = [&] { tbb::parallel_for(std::size_t{0}, n, task, tbb::simple_partitioner()); };
+    // Not auto_partitioner: it may give several tasks to one thread, and there are hardly more tasks than threads. In a context of its own:
+    // where a group around this call is cancelled, its loops would leave out tasks without a word.
+    const auto loop = [&] {
+      tbb::task_group_context own(tbb::task_group_context::isolated);
+      tbb::parallel_for(std::size_t{0}, n, task, tbb::simple_partitioner(), own);
+    };
     const auto alone = [&] { tbb::this_task_arena::isolate(loop); };
     if (n <= 1) {
       if (n == 1) f(std::size_t{0});

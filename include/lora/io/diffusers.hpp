@@ -19,6 +19,8 @@
 #include <lora/io/detail/factors.hpp>
 #include <lora/io/peft.hpp>
 
+#include <set>
+
 namespace lora::inline v0::io {
 
 struct diffusers_options {
@@ -116,15 +118,17 @@ inline void assemble_diffusers(io::diffusers_adapter& out, const io::safetensors
 
   // Sorted by module and role; names of different generations can mean the same module, so names are compared after they are parsed.
   std::vector<diffusers_entry> entries;
+  std::set<std::string> skipped;
   for (const io::safetensors::tensor& t : file.tensors()) {
     diffusers_entry e{parse_diffusers_name(t.name()), {t.name(), as_matrix(t.view()), t.offset()}};
     if (!options.component.empty() && e.name.component != options.component && e.name.role != diffusers_role::none) {
-      if (std::find(out.skipped.begin(), out.skipped.end(), e.name.component) == out.skipped.end()) out.skipped.push_back(e.name.component);
+      skipped.insert(std::move(e.name.component));
       continue;
     }
     if (e.name.role == diffusers_role::none) refuse_tensor(file.path(), e.tensor, text() << diffusers_stranger(t.name()));
     entries.push_back(std::move(e));
   }
+  out.skipped.assign(skipped.begin(), skipped.end());
   std::vector<std::size_t> order(entries.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   const auto before = [&](std::size_t x, std::size_t y) {

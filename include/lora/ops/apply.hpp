@@ -65,10 +65,10 @@ template <pace Pace>
 template <pace OutPace, pace... InPaces>
 struct apply_row {
   template <index_t Count, class F, std::size_t... I, class Out, class... In>
-  LORA_ALWAYS_INLINE static void run(F& f, index_t count, const index_t* stride, std::index_sequence<I...>, Out* out, const In*... in) {
+  LORA_ALWAYS_INLINE static void run(F& f, index_t length, const index_t* stride, std::index_sequence<I...>, Out* out, const In*... in) {
     // Copied: `out` may point to index_t too, and the compiler would read the strides again after each store.
     const index_t s[] = {stride[0], stride[I + 1]...};
-    const index_t n = Count == 0 ? count : Count;
+    const index_t n = Count == 0 ? length : Count;
     // ivdep is true because the operands were checked: each is the output itself or apart from it.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC ivdep
@@ -151,7 +151,7 @@ void apply_block(F& f, const loop_block<sizeof...(In) + 1>& b, std::index_sequen
 
 /** One long row, contiguous in all operands; `aside` when no input is the output. */
 template <class F, std::size_t... I, class Out, class... In>
-void apply_flat(F& f, index_t count, [[maybe_unused]] bool aside, std::index_sequence<I...> inputs, Out* out, const In*... in) {
+void apply_flat(F& f, index_t length, [[maybe_unused]] bool aside, std::index_sequence<I...> inputs, Out* out, const In*... in) {
   using row = apply_row<pace::one, repeated<pace::one, I>...>;
   loop_block<sizeof...(In) + 1> b{};
   b.rows = 1;
@@ -166,14 +166,14 @@ void apply_flat(F& f, index_t count, [[maybe_unused]] bool aside, std::index_seq
   if constexpr (sizeof(Out) <= 8 && 64 % sizeof(Out) == 0) {
     constexpr auto width = static_cast<index_t>(sizeof(Out));
     const auto past = static_cast<index_t>(reinterpret_cast<std::uintptr_t>(out) % 64);
-    if (count * width >= 1024 && past % width == 0) {
+    if (length * width >= 1024 && past % width == 0) {
       if (past != 0) run((64 - past) / width, out);  // up to a whole cache line
       if constexpr (std::is_trivially_copyable_v<Out> && std::is_trivially_default_constructible_v<Out>) {
-        if (aside && static_cast<std::size_t>(count * width) >= simd::stream_from) {
+        if (aside && static_cast<std::size_t>(length * width) >= simd::stream_from) {
           // Into a block that stays in L1, and from there past the caches.
           constexpr index_t size = 4096 / width;
           alignas(64) Out block[size];
-          while (count - done >= size) {
+          while (length - done >= size) {
             Out* const to = out + done;
             run(size, block);
             simd::stream(to, block, sizeof block);
@@ -183,15 +183,15 @@ void apply_flat(F& f, index_t count, [[maybe_unused]] bool aside, std::index_seq
       }
     }
   }
-  if (count != done) run(count - done, out + done);
+  if (length != done) run(length - done, out + done);
 }
 
 /** For an input contiguous like the output: whether it is the output or lies apart from it, told from the addresses alone. */
 template <class Out, class In>
-[[nodiscard]] bool same_or_apart(const Out* out, const In* in, index_t count) noexcept {
+[[nodiscard]] bool same_or_apart(const Out* out, const In* in, index_t length) noexcept {
   const auto a = reinterpret_cast<std::uintptr_t>(out);
   const auto b = reinterpret_cast<std::uintptr_t>(in);
-  const auto n = static_cast<std::uintptr_t>(count);
+  const auto n = static_cast<std::uintptr_t>(length);
   return (a == b && std::is_same_v<Out, In>) || a + n * sizeof(Out) <= b || b + n * sizeof(In) <= a;
 }
 
@@ -200,10 +200,10 @@ template <class F, class Out, std::size_t R, class... In>
 void apply_views(const char* what, F& f, const ndview<Out, R>& out, const ndview<In, R>&... in) {
   // The common case first, without a plan: some nanoseconds for a few elements.
   if (out.is_contiguous() && ((in.shape() == out.shape() && in.is_contiguous()) && ...)) {
-    const index_t count = out.size();
-    if ((same_or_apart<Out, std::remove_const_t<In>>(out.data(), in.data(), count) && ...)) {
+    const index_t length = out.size();
+    if ((same_or_apart<Out, std::remove_const_t<In>>(out.data(), in.data(), length) && ...)) {
       const bool aside = ((static_cast<const void*>(in.data()) != static_cast<const void*>(out.data())) && ...);
-      return apply_flat(f, count, aside, std::index_sequence_for<In...>{}, out.data(), static_cast<const In*>(in.data())...);
+      return apply_flat(f, length, aside, std::index_sequence_for<In...>{}, out.data(), static_cast<const In*>(in.data())...);
     }
   }
   if (may_overlap_itself(out)) raise_output_overlaps_itself(what, out.shape().array().data(), out.stride().array().data(), R);

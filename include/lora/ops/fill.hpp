@@ -22,35 +22,35 @@ namespace detail::inline LORA_ISA_TAG {
 #define LORA_VECTORISED gnu::noinline
 #endif
 
-/** Rows of `count` neighbours. */
+/** Rows of `length` neighbours. */
 template <class T, class Isa = simd::isa_tag>
-[[LORA_VECTORISED]] void fill_rows(T value, index_t rows, index_t row_stride, index_t count, T* to) {
+[[LORA_VECTORISED]] void fill_rows(T value, index_t rows, index_t row_stride, index_t length, T* to) {
   for (index_t r = 0; r < rows; ++r) {
     T* const row = to + r * row_stride;
-    for (index_t i = 0; i < count; ++i) row[i] = value;
+    for (index_t i = 0; i < length; ++i) row[i] = value;
   }
 }
 #undef LORA_VECTORISED
 
 /** One long row. */
 template <class T>
-void fill_flat(T value, index_t count, T* to) {
+void fill_flat(T value, index_t length, T* to) {
   if constexpr (sizeof(T) <= 8 && 64 % sizeof(T) == 0 && std::is_trivially_copyable_v<T> && std::is_trivially_default_constructible_v<T>) {
     constexpr auto width = static_cast<index_t>(sizeof(T));
     const auto past = static_cast<index_t>(reinterpret_cast<std::uintptr_t>(to) % 64);
-    if (static_cast<std::size_t>(count) * sizeof(T) >= simd::stream_from && past % width == 0) {
+    if (static_cast<std::size_t>(length) * sizeof(T) >= simd::stream_from && past % width == 0) {
       constexpr index_t size = 4096 / width;
       alignas(64) T block[size];
       fill_rows(value, 1, 0, size, block);
       index_t done = (64 - past) % 64 / width;
       fill_rows(value, 1, 0, done, to);
-      for (; count - done >= size; done += size) simd::stream(to + done, block, sizeof block);
+      for (; length - done >= size; done += size) simd::stream(to + done, block, sizeof block);
       simd::stream_end();
       to += done;
-      count -= done;
+      length -= done;
     }
   }
-  fill_rows(value, 1, 0, count, to);
+  fill_rows(value, 1, 0, length, to);
 }
 
 template <class T>

@@ -59,9 +59,9 @@ using join_input = ndview<const T, R>;
 
 /** Shape of the result; every input is checked. */
 template <class T, std::size_t R>
-[[nodiscard]] extents<R> concatenated_shape(const char* what, const join_input<T, R>* inputs, std::size_t count, std::size_t axis) {
+[[nodiscard]] extents<R> concatenated_shape(const char* what, const join_input<T, R>* inputs, std::size_t number, std::size_t axis) {
   std::array<index_t, R> shape = inputs[0].shape().array();
-  for (std::size_t k = 1; k < count; ++k) {
+  for (std::size_t k = 1; k < number; ++k) {
     const index_t* const mine = inputs[k].shape().array().data();
     for (std::size_t i = 0; i < R; ++i)
       if (i != axis && mine[i] != shape[i]) raise_join(what, k, mine, inputs[0].shape().array().data(), R, ": only axis ", axis);
@@ -71,11 +71,11 @@ template <class T, std::size_t R>
 }
 
 template <class T, std::size_t R>
-[[nodiscard]] extents<R + 1> stacked_shape(const char* what, const join_input<T, R>* inputs, std::size_t count, std::size_t axis) {
+[[nodiscard]] extents<R + 1> stacked_shape(const char* what, const join_input<T, R>* inputs, std::size_t number, std::size_t axis) {
   std::array<index_t, R + 1> shape{};
   for (std::size_t i = 0; i < R; ++i) shape[i + (i >= axis ? 1u : 0u)] = inputs[0].extent(i);
-  shape[axis] = static_cast<index_t>(count);
-  for (std::size_t k = 1; k < count; ++k)
+  shape[axis] = static_cast<index_t>(number);
+  for (std::size_t k = 1; k < number; ++k)
     if (!(inputs[k].shape() == inputs[0].shape()))
       raise_join(what, k, inputs[k].shape().array().data(), inputs[0].shape().array().data(), R, "", 0);
   return extents<R + 1>(shape);
@@ -92,7 +92,7 @@ template <class T, std::size_t R>
 
 /** Every input into its place; an input may lie there already. All places are looked at before the first is written. */
 template <class T, std::size_t R, std::size_t RIn>
-void join_into(const char* what, const ndview<T, R>& out, const join_input<T, RIn>* inputs, std::size_t count, std::size_t axis) {
+void join_into(const char* what, const ndview<T, R>& out, const join_input<T, RIn>* inputs, std::size_t number, std::size_t axis) {
   const auto place = [&](std::size_t k, index_t start) {
     if constexpr (RIn == R) {
       return place_in(out, axis, start, inputs[k].extent(axis));
@@ -104,59 +104,59 @@ void join_into(const char* what, const ndview<T, R>& out, const join_input<T, RI
     if constexpr (RIn == R) {
       return inputs[k].extent(axis);
     } else {
-      return static_cast<index_t>(k < count);  // one position each
+      return static_cast<index_t>(k < number);  // one position each
     }
   };
   if (may_overlap_itself(out)) raise_copy_target(out.shape().array().data(), out.stride().array().data(), R);
   index_t start = 0;
-  for (std::size_t k = 0; k < count; start += length(k), ++k)
+  for (std::size_t k = 0; k < number; start += length(k), ++k)
     if (may_overlap(out, inputs[k]) && !same_elements(place(k, start), inputs[k]))
       raise_join_overlap(what, k, inputs[k].shape().array().data(), RIn);
   start = 0;
-  for (std::size_t k = 0; k < count; start += length(k), ++k) copy(inputs[k], place(k, start));
+  for (std::size_t k = 0; k < number; start += length(k), ++k) copy(inputs[k], place(k, start));
 }
 
 template <class T, std::size_t R>
-void concatenate_views(const ndview<T, R>& out, index_t axis, const join_input<T, R>* inputs, std::size_t count) {
-  if (count == 0) raise_join_nothing("concatenate");
+void concatenate_views(const ndview<T, R>& out, index_t axis, const join_input<T, R>* inputs, std::size_t number) {
+  if (number == 0) raise_join_nothing("concatenate");
   const std::size_t a = checked_axis("concatenate", axis, inputs[0].shape().array().data(), R);
-  const extents<R> shape = concatenated_shape<T, R>("concatenate", inputs, count, a);
+  const extents<R> shape = concatenated_shape<T, R>("concatenate", inputs, number, a);
   if (!(shape == out.shape())) raise_join_out("concatenate", shape.array().data(), out.shape().array().data(), R);
-  join_into("concatenate", out, inputs, count, a);
+  join_into("concatenate", out, inputs, number, a);
 }
 
 template <class T, std::size_t R>
-[[nodiscard]] ndarray<T, R> concatenated(index_t axis, const join_input<T, R>* inputs, std::size_t count) {
+[[nodiscard]] ndarray<T, R> concatenated(index_t axis, const join_input<T, R>* inputs, std::size_t number) {
   static_assert(R >= 1, "lora: concatenate joins along an axis, and views of rank 0 have none; stack makes one");
-  if (count == 0) raise_join_nothing("concatenate");
+  if (number == 0) raise_join_nothing("concatenate");
   const std::size_t a = checked_axis("concatenate", axis, inputs[0].shape().array().data(), R);
-  ndarray<T, R> out(concatenated_shape<T, R>("concatenate", inputs, count, a));
-  join_into("concatenate", out.view(), inputs, count, a);
+  ndarray<T, R> out(concatenated_shape<T, R>("concatenate", inputs, number, a));
+  join_into("concatenate", out.view(), inputs, number, a);
   return out;
 }
 
 /** The position of a stack's new axis among R + 1. */
 template <class T, std::size_t R>
-[[nodiscard]] std::size_t stack_axis(index_t axis, const join_input<T, R>* inputs, std::size_t count) {
-  if (count == 0) raise_join_nothing("stack");
+[[nodiscard]] std::size_t stack_axis(index_t axis, const join_input<T, R>* inputs, std::size_t number) {
+  if (number == 0) raise_join_nothing("stack");
   constexpr auto n = static_cast<index_t>(R) + 1;
   if (axis < -n || axis >= n) raise_axis("stack", axis, inputs[0].shape().array().data(), R);
   return static_cast<std::size_t>(axis < 0 ? axis + n : axis);
 }
 
 template <class T, std::size_t R>
-void stack_views(const ndview<T, R + 1>& out, index_t axis, const join_input<T, R>* inputs, std::size_t count) {
-  const std::size_t a = stack_axis<T, R>(axis, inputs, count);
-  const extents<R + 1> shape = stacked_shape<T, R>("stack", inputs, count, a);
+void stack_views(const ndview<T, R + 1>& out, index_t axis, const join_input<T, R>* inputs, std::size_t number) {
+  const std::size_t a = stack_axis<T, R>(axis, inputs, number);
+  const extents<R + 1> shape = stacked_shape<T, R>("stack", inputs, number, a);
   if (!(shape == out.shape())) raise_join_out("stack", shape.array().data(), out.shape().array().data(), R + 1);
-  join_into("stack", out, inputs, count, a);
+  join_into("stack", out, inputs, number, a);
 }
 
 template <class T, std::size_t R>
-[[nodiscard]] ndarray<T, R + 1> stacked(index_t axis, const join_input<T, R>* inputs, std::size_t count) {
-  const std::size_t a = stack_axis<T, R>(axis, inputs, count);
-  ndarray<T, R + 1> out(stacked_shape<T, R>("stack", inputs, count, a));
-  join_into("stack", out.view(), inputs, count, a);
+[[nodiscard]] ndarray<T, R + 1> stacked(index_t axis, const join_input<T, R>* inputs, std::size_t number) {
+  const std::size_t a = stack_axis<T, R>(axis, inputs, number);
+  ndarray<T, R + 1> out(stacked_shape<T, R>("stack", inputs, number, a));
+  join_into("stack", out.view(), inputs, number, a);
   return out;
 }
 

@@ -51,8 +51,8 @@ void normalize_line(const F* from, index_t from_step, T* to, index_t to_step, in
   C biases[block_size];
   const auto blocks = [&](auto one) {
     for (index_t i = 0; i < n; i += block_size) {
-      const index_t count = n - i < block_size ? n - i : block_size;
-      one(take(from + i * from_step, from_step, count, in), i, count);
+      const index_t length = n - i < block_size ? n - i : block_size;
+      one(take(from + i * from_step, from_step, length, in), i, length);
     }
   };
   // The mean in two parts: rounded to one float it would move every element of a line far from zero.
@@ -60,19 +60,19 @@ void normalize_line(const F* from, index_t from_step, T* to, index_t to_step, in
   C low = 0;
   if constexpr (Centred) {
     double sum = 0;
-    blocks([&](const C* x, index_t, index_t count) { sum += static_cast<double>(k.sum(x, count, 0, 0)); });
+    blocks([&](const C* x, index_t, index_t length) { sum += static_cast<double>(k.sum(x, length, 0, 0)); });
     const double mean = sum / static_cast<double>(n);
     high = static_cast<C>(mean);
     low = static_cast<C>(mean - static_cast<double>(high));
   }
   double squares = 0;
-  blocks([&](const C* x, index_t, index_t count) { squares += static_cast<double>(k.squares(x, count, high, low)); });
+  blocks([&](const C* x, index_t, index_t length) { squares += static_cast<double>(k.squares(x, length, high, low)); });
   const auto factor = static_cast<C>(1 / __builtin_sqrt(squares / static_cast<double>(n) + eps));
-  blocks([&](const C* x, index_t i, index_t count) {
+  blocks([&](const C* x, index_t i, index_t length) {
     T* const t = to + i * to_step;
     C* const y = place(t, to_step, out);
-    k.normalize(x, y, count, high, low, factor, weight.block(i, count, weights), bias.block(i, count, biases));
-    put(y, t, to_step, count);
+    k.normalize(x, y, length, high, low, factor, weight.block(i, length, weights), bias.block(i, length, biases));
+    put(y, t, to_step, length);
   });
 }
 

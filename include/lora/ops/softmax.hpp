@@ -34,20 +34,20 @@ void softmax_line(const F* from, index_t from_step, T* to, index_t to_step, inde
   C out[block_size];
   const auto blocks = [&](auto one) {
     for (index_t i = 0; i < n; i += block_size) {
-      const index_t count = n - i < block_size ? n - i : block_size;
-      one(take(from + i * from_step, from_step, count, in), to + i * to_step, count);
+      const index_t length = n - i < block_size ? n - i : block_size;
+      one(take(from + i * from_step, from_step, length, in), to + i * to_step, length);
     }
   };
   C most = -static_cast<C>(__builtin_inf());
-  blocks([&](const C* x, T*, index_t count) {
-    const C m = k.max(x, count);
+  blocks([&](const C* x, T*, index_t length) {
+    const C m = k.max(x, length);
     most = m > most ? m : most;
   });
   // Where the output can hold the terms, they are kept there; otherwise they are computed again.
   const bool kept = !Log && std::is_same_v<C, T> && to_step == 1;
   double sum = 0;
-  blocks([&](const C* x, T* t, index_t count) {
-    sum += static_cast<double>(k.exp_sum(x, kept ? place(t, to_step, out) : nullptr, count, most));
+  blocks([&](const C* x, T* t, index_t length) {
+    sum += static_cast<double>(k.exp_sum(x, kept ? place(t, to_step, out) : nullptr, length, most));
   });
   const auto total = static_cast<C>(Log ? __builtin_log(sum) : sum);
   if (kept) {
@@ -55,15 +55,15 @@ void softmax_line(const F* from, index_t from_step, T* to, index_t to_step, inde
     k.divide(y, y, &total, true, n);
     return;
   }
-  blocks([&](const C* x, T* t, index_t count) {
+  blocks([&](const C* x, T* t, index_t length) {
     C* const y = place(t, to_step, out);
     if constexpr (Log) {
-      k.normalize(x, y, count, most, total, 1, nullptr, nullptr);
+      k.normalize(x, y, length, most, total, 1, nullptr, nullptr);
     } else {
-      (void)k.exp_sum(x, y, count, most);
-      k.divide(y, y, &total, true, count);
+      (void)k.exp_sum(x, y, length, most);
+      k.divide(y, y, &total, true, length);
     }
-    put(y, t, to_step, count);
+    put(y, t, to_step, length);
   });
 }
 
@@ -166,7 +166,7 @@ inline namespace LORA_ISA_TAG {
  * @param from  view or ndarray of any layout: float, double, float16, bfloat16
  * @param to    view or ndarray of the same shape: the very same elements (in place) or no byte shared. Its type may differ among float,
  *              float16 and bfloat16.
- * @param axis  negative values count from the end
+ * @param axis  negative values length from the end
  * @throws index_error when there is no such axis; shape_error naming both shapes when they differ or the views overlap in part. Nothing is
  *         written then.
  * @par Cost      Three passes over a line, exp computed once for float outputs and twice for others; no allocation.

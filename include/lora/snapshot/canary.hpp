@@ -2,13 +2,14 @@
 //
 // canary: gray release. Requests report how they went, on the stable version or on the candidate; at the end of each window a rule decides
 // whether the candidate gets more traffic, waits, or goes back, and the decision is put on record in the history.
-// Not here: sending the traffic (routes.hpp): the caller publishes a table with the weight that decide() gives.
+// Not here: sending the traffic (routes.hpp): the caller publishes a table with the share that decide() gives.
 //
 //   lora::canary<model> trial(h, candidate, lora::canary_rules{});
 //   auto meter = trial.meter();                                   // one a thread
 //   meter.report(lora::canary_arm::candidate, ok, latency);       // one a request
 //   const auto d = trial.decide();                                // from a timer
-//   routes.publish(table.with_weight(candidate_id, d.weight));
+//   routes.publish(d.verdict == lora::canary_verdict::roll_back ? table.with_status(candidate_id, lora::route_status::deprecated)
+//                                                               : table.with_share(candidate_id, d.share));
 #ifndef LORA_SNAPSHOT_CANARY_HPP
 #define LORA_SNAPSHOT_CANARY_HPP
 
@@ -76,8 +77,8 @@ struct canary_rules {
 
 struct canary_decision {
   canary_verdict verdict = canary_verdict::hold;
-  double weight = 0;      // what the candidate should have from now on
-  bool finished = false;  // promoted to the last weight, or rolled back
+  double share = 0;       // of the traffic, that the candidate should have from now on: route_table::with_share
+  bool finished = false;  // promoted to the last share, or rolled back
   canary_window window{};
 };
 
@@ -102,11 +103,14 @@ struct alignas(64) canary_slot {
 /** Reports of one thread. Must not outlive its canary. @par Cost  Four loads and stores of its own cache lines; nothing is shared. */
 class canary_meter {
  public:
+  /** A score that is not finite counts as an error, and as 0: in a sum it would outlast its window. */
   void report(canary_arm arm, bool ok, std::chrono::nanoseconds latency, double score = 0) noexcept {
     auto& a = slot_->arms[static_cast<std::size_t>(arm)];
     using slot = detail::canary_slot;
+    const bool finite = std::isfinite(score);
+    if (!finite) score = 0;
     slot::add<std::uint64_t>(a.requests, 1);
-    if (!ok) slot::add<std::uint64_t>(a.errors, 1);
+    if (!ok || !finite) slot::add<std::uint64_t>(a.errors, 1);
     slot::add<std::uint64_t>(a.latency, latency.count() < 0 ? 0 : static_cast<std::uint64_t>(latency.count()));
     slot::add<double>(a.score, score);
   }
@@ -132,8 +136,8 @@ class canary {
   /**
    * @param h          where decisions are recorded and the candidate's health is set
    * @param candidate  a version of `h`
-   * @param steps      weights that promotions walk through, ascending in (0, 1]; the trial begins at the first
-   * @throws value_error when the candidate is unknown, the rule empty, or the steps are not such weights.
+   * @param steps      shares that promotions walk through, ascending in (0, 1]; the trial begins at the first
+   * @throws value_error when the candidate is unknown, the rule empty, or the steps are not such shares.
    */
   canary(history<T, Traits>& h, lora::stamp candidate, rule decide_by, std::vector<double> steps = {0.01, 0.05, 0.25, 1.0})
       : history_(h), candidate_(candidate), rule_(std::move(decide_by)), steps_(std::move(steps)) {
@@ -141,7 +145,7 @@ class canary {
     if (!rule_) detail::raise<value_error>(detail::text() << "canary: no rule to decide by");
     double before = 0;
     for (const double s : steps_) {
-      if (!(s > before && s <= 1)) detail::raise<value_error>(detail::text() << "canary: steps are ascending weights in (0, 1]");
+      if (!(s > before && s <= 1)) detail::raise<value_error>(detail::text() << "canary: steps are ascending shares in (0, 1]");
       before = s;
     }
     if (steps_.empty()) detail::raise<value_error>(detail::text() << "canary: no steps");
@@ -153,8 +157,8 @@ class canary {
     return canary_meter(slots_.emplace_back());
   }
 
-  /** The weight that the candidate should have now. */
-  [[nodiscard]] double weight() const {
+  /** The share of the traffic that the candidate should have now. */
+  [[nodiscard]] double share() const {
     std::lock_guard<std::mutex> lock(mutex_);
     return state_ == state::rolled_back ? 0 : steps_[step_];
   }
@@ -177,7 +181,7 @@ class canary {
       state_ = state::promoted;
     }
     d.finished = state_ != state::running;
-    d.weight = state_ == state::rolled_back ? 0 : steps_[step_];
+    d.share = state_ == state::rolled_back ? 0 : steps_[step_];
     if (over) return d;
     if (d.finished) history_.set_health(candidate_, state_ == state::promoted ? 1 : 0, "by its canary");
     history_.record_decision(candidate_, sentence(d));
@@ -208,8 +212,8 @@ class canary {
            std::to_string(static_cast<std::uint64_t>(c.mean_latency_ns() / 1000)) + " us";
   }
   [[nodiscard]] static std::string sentence(const canary_decision& d) {
-    const auto permille = static_cast<int>(d.weight * 1000 + 0.5);
-    return std::string("canary: ") + name_of(d.verdict) + ", weight " + std::to_string(permille / 10) + "." +
+    const auto permille = static_cast<int>(d.share * 1000 + 0.5);
+    return std::string("canary: ") + name_of(d.verdict) + ", share " + std::to_string(permille / 10) + "." +
            std::to_string(permille % 10) + " %; candidate " + of(d.window.candidate) + "; stable " + of(d.window.stable);
   }
 

@@ -80,7 +80,7 @@ class history {
    */
   publish_result publish(const validated_type& value, const publish_options& how = {}) {
     check_gate(value);
-    return finish([&] { return publish_locked(value, how, 0); });
+    return finish([&] { return publish_locked(value, how); });
   }
 
   /** What has not passed the validator cannot be published. */
@@ -177,9 +177,11 @@ class history {
     struct reservation {
       history& h;
       std::size_t bytes;
+      void release() noexcept { h.store_.reserved -= std::exchange(bytes, 0); }
       ~reservation() {
+        if (bytes == 0) return;
         std::lock_guard<std::mutex> lock(h.mutex_);
-        h.store_.reserved -= bytes;
+        release();
       }
     } held{*this, bytes};
     std::string problem;
@@ -201,7 +203,10 @@ class history {
       std::lock_guard<std::mutex> lock(mutex_);
       return store_.fail(store_.refuse(publish_outcome::load_failed, std::move(problem)), source);
     }
-    return finish([&] { return publish_locked(*value, how, bytes); });
+    return finish([&] {
+      held.release();  // here, not at the end: payloads that are destroyed on the way may ask for the same bytes
+      return publish_locked(*value, how);
+    });
   }
 
   /** Puts on record that a load failed which did not go through load(). */
@@ -329,12 +334,11 @@ class history {
     return r;
   }
 
-  // `reserved`: what load() put into the books for it.
-  publish_result publish_locked(const validated_type& value, const publish_options& how, std::size_t reserved) {
+  publish_result publish_locked(const validated_type& value, const publish_options& how) {
     if (auto refused = objection(value.facts_, how)) return *refused;
     std::shared_ptr<body> held = store_.body_of(value.payload_);
     if (held == nullptr) {
-      if (auto refused = store_.admit(value.facts_, reserved)) return store_.fail(*refused, value.facts_.source);
+      if (auto refused = store_.admit(value.facts_, 0)) return store_.fail(*refused, value.facts_.source);
       held = std::make_shared<body>(value.payload_, value.facts_.bytes);
     }
     return publish_body(value.facts_, std::move(held), how);

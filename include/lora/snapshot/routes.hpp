@@ -36,7 +36,7 @@ struct route {
   snapshot_payload<T, Traits> payload{};
   lora::stamp version{};  // of the payload in its history; for logs
   route_status status = route_status::active;
-  std::optional<double> weight{};  // share in 0 .. 1, relative to the other weights; none: 1 if active, else 0
+  std::optional<double> weight{};  // 0 .. 1, and only relative to the other weights; none: 1 if active, else 0
 };
 
 /** All requests of one tenant go to one entry, whatever the weights. */
@@ -143,12 +143,37 @@ class route_table {
 
   /** The same table with another weight of one entry. @throws value_error as the constructor, and when there is no such entry. */
   [[nodiscard]] route_table with_weight(std::uint64_t id, double weight) const {
-    return changed(id, [&](route_type& e) { e.weight = weight; });
+    return changed(id, [&](route_type& e, std::vector<route_type>&) { e.weight = weight; });
   }
 
-  /** The same table with another status of one entry; a deprecated entry loses its weight. @throws value_error likewise. */
+  /**
+   * The same table with one entry taking `share` of all keys, 0 .. 1, and the others sharing the rest as they did. At 1 nobody else takes any.
+   * Keys move to the entry, or from it, alone: exactly so while its weight beside theirs need not exceed 1, else up to the rounding of theirs
+   * (2^-30). Overrides of tenants stay.
+   * @throws value_error as the constructor, when there is no such entry, and when a share below 1 leaves nobody for the rest.
+   */
+  [[nodiscard]] route_table with_share(std::uint64_t id, double share) const {
+    if (!(share >= 0 && share <= 1)) refuse(id, "cannot have a share outside [0, 1]");
+    double others = 0;
+    for (std::size_t i = 0; i < entries_.size(); ++i)
+      if (entries_[i].id != id) others += static_cast<double>(draws_[i].weight) / one;
+    if (share < 1 && others == 0) refuse(id, "takes all traffic: with less, nobody would take the rest");
+    const double beside = share < 1 ? others * share / (1 - share) : 2;  // its weight, the others' unchanged
+    return changed(id, [&](route_type& e, std::vector<route_type>& all) {
+      e.weight = beside <= 1 ? beside : share;
+      for (std::size_t i = 0; beside > 1 && i < all.size(); ++i)
+        if (all[i].id != id && draws_[i].weight != 0) all[i].weight = static_cast<double>(draws_[i].weight) / one * (1 - share) / others;
+    });
+  }
+
+  /**
+   * The same table with another status of one entry. A deprecated entry loses its weight and the tenants that were sent to it, who then choose
+   * by key as everybody does. @throws value_error likewise.
+   */
   [[nodiscard]] route_table with_status(std::uint64_t id, route_status status) const {
-    return changed(id, [&](route_type& e) {
+    route_table copy = *this;
+    if (status == route_status::deprecated) std::erase_if(copy.overrides_, [&](const tenant_route& o) { return o.id == id; });
+    return copy.changed(id, [&](route_type& e, std::vector<route_type>&) {
       e.status = status;
       if (status == route_status::deprecated) e.weight.reset();
     });
@@ -164,9 +189,11 @@ class route_table {
     std::uint64_t seed;    // from the id, so that entries draw independently
   };
 
+  static constexpr double one = 1073741824.0;  // 2^30: weight 1
+
   // The smallest weight is not rounded to "none".
   [[nodiscard]] static std::uint64_t fixed(double w) noexcept {
-    return w > 0 ? std::max<std::uint64_t>(1, static_cast<std::uint64_t>(w * 1073741824.0 + 0.5)) : 0;
+    return w > 0 ? std::max<std::uint64_t>(1, static_cast<std::uint64_t>(w * one + 0.5)) : 0;
   }
 
   [[noreturn, gnu::cold, gnu::noinline]] static void refuse(std::uint64_t id, const char* problem) {
@@ -178,7 +205,7 @@ class route_table {
     std::vector<route_type> entries = entries_;
     const auto at = std::find_if(entries.begin(), entries.end(), [&](const route_type& e) { return e.id == id; });
     if (at == entries.end()) refuse(id, "is not in the table");
-    change(*at);
+    change(*at, entries);
     return route_table(std::move(entries), overrides_, salt_);
   }
 

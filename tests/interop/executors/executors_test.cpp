@@ -166,6 +166,21 @@ TEST_CASE("interop/openmp: a task goes to the same thread in every loop") {
   }
 }
 
+TEST_CASE("interop/tbb: a cancelled group around the call leaves out no task") {
+  tbb::task_group_context group;
+  std::atomic<int> done{0};
+  tbb::parallel_for(
+      0, 1,
+      [&](int) {
+        group.cancel_group_execution();
+        lora::tbb_executor().run(8, [&](std::size_t) { ++done; });
+        tbb::task_arena arena(threads);
+        lora::tbb_executor(arena).run(8, [&](std::size_t) { ++done; });
+      },
+      tbb::simple_partitioner(), group);
+  CHECK(done == 16);
+}
+
 TEST_CASE("interop/tbb: a thread that waits for its loop does not start somebody else's task") {
   tbb_arena lib;
   std::atomic<bool> second_started{false};

@@ -68,8 +68,9 @@ inline void append_json(std::string& out, std::string_view s) {
   out += '"';
 }
 
-/** For XML text and attributes in double quotes; control characters, which XML 1.0 cannot hold, become U+FFFD. */
+/** For XML text and attributes in double quotes; what XML 1.0 cannot hold (control characters, U+FFFE, U+FFFF) becomes U+FFFD. */
 inline void append_xml(std::string& out, std::string_view s) {
+  const std::size_t begin = out.size();
   append_escaped(out, s, [](std::string& o, char c) {
     const auto u = static_cast<unsigned char>(c);
     if (c == '<')
@@ -86,6 +87,11 @@ inline void append_xml(std::string& out, std::string_view s) {
       return false;
     return true;
   });
+  for (const char last : {'\xbe', '\xbf'}) {
+    const char bytes[] = {'\xef', '\xbf', last};
+    const std::string_view none(bytes, 3);
+    for (std::size_t at = out.find(none, begin); at != std::string::npos; at = out.find(none, at + 3)) out.replace(at, 3, "\xef\xbf\xbd");
+  }
 }
 
 /** The shortest digits that read back as the same number. @pre finite. */

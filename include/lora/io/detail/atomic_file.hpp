@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // atomic_file: a file that appears under its name whole, or not at all. Bytes go to a new file in the same folder; commit() brings them
-// to the disk and renames. A reader, or a crash, sees the old file or the new one. Not API.
+// to the disk and renames. A reader, or a crash, sees the old file or the new one. A file that is there already keeps its permissions, and where
+// the name is a link, what it leads to is replaced. Not API.
 //
 //   detail::atomic_file file("x.npy");  file.write(bytes, size);  file.commit();
 #ifndef LORA_IO_DETAIL_ATOMIC_FILE_HPP
@@ -10,6 +11,7 @@
 #include <lora/io/mapped_file.hpp>
 
 #include <cstdio>
+#include <cstdlib>
 #include <ctime>
 
 namespace lora::inline v0::detail {
@@ -19,12 +21,20 @@ class atomic_file {
   /** @throws io_error when the new file cannot be made. */
   explicit atomic_file(std::string path) : path_(std::move(path)) {
     if (path_.find('\0') != std::string::npos) raise<io_error>(text() << quote(path_) << ": a path cannot contain a NUL byte");
+    if (char* const real = ::realpath(path_.c_str(), nullptr)) {  // null where nothing is there yet
+      target_ = real;
+      std::free(real);
+    } else {
+      target_ = path_;
+    }
+    const std::size_t slash = target_.rfind('/');
+    const std::string folder = slash == std::string::npos ? std::string() : target_.substr(0, slash + 1);
     struct timespec now {};
     (void)::clock_gettime(CLOCK_REALTIME, &now);
     // Names collide only with what another process left behind; O_EXCL notices, and the next number is tried.
     auto number = static_cast<unsigned long>(now.tv_nsec);
     for (int attempt = 0; attempt < 100 && descriptor_ < 0; ++attempt, ++number) {
-      temporary_ = path_ + ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(number);
+      temporary_ = folder + ".lora-" + std::to_string(::getpid()) + "-" + std::to_string(number) + ".tmp";
       descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (descriptor_ < 0 && errno != EEXIST && errno != EINTR) break;
     }
@@ -33,6 +43,8 @@ class atomic_file {
       temporary_.clear();
       raise_system("cannot create a file beside it", path_, code);
     }
+    struct stat old {};
+    if (::stat(target_.c_str(), &old) == 0 && ::fchmod(descriptor_, old.st_mode & 07777) != 0) fail("cannot keep its permissions", errno);
   }
   atomic_file(const atomic_file&) = delete;
   atomic_file& operator=(const atomic_file&) = delete;
@@ -66,11 +78,11 @@ class atomic_file {
     if (::fsync(descriptor_) != 0) fail("cannot bring to the disk (fsync)", errno);
     const int closed = ::close(std::exchange(descriptor_, -1));
     if (closed != 0 && errno != EINTR) fail("cannot close", errno);
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot rename the finished file to it", errno);
+    if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail("cannot rename the finished file to it", errno);
     temporary_.clear();
     // The name itself is on the disk only when the folder is. A file system that cannot do that is no reason to fail: the file is whole.
-    const std::size_t slash = path_.rfind('/');
-    const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
+    const std::size_t slash = target_.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : target_.substr(0, slash + 1);
     const int raw = ::open(folder.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     if (raw < 0) return;
     const file_descriptor fd(raw);
@@ -89,6 +101,7 @@ class atomic_file {
   }
 
   std::string path_;
+  std::string target_;  // path_, or where it leads
   std::string temporary_;
   int descriptor_ = -1;
   std::size_t size_ = 0;

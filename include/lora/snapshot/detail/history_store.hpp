@@ -179,9 +179,9 @@ struct history_store {
     leave(std::move(b));
   }
 
-  /** Bytes that go when what is on standby goes: none if it is a version as well. */
+  /** Bytes that go when what is on standby goes: none if it is a version as well, or somebody else holds it. */
   [[nodiscard]] std::size_t standby_only() const noexcept {
-    if (!standby) return 0;
+    if (!standby || standby->held->payload.use_count() != 1) return 0;
     for (const auto& [key, e] : entries)
       if (e.held == standby->held) return 0;
     return standby->held->bytes;
