@@ -171,3 +171,59 @@ TEST_CASE("linalg/one_token: who takes the short way, on both sides of each limi
     CHECK((none.size_bytes() == 0) == (out < 2048));
   }
 }
+
+TEST_CASE("linalg/one_token: every rank up to two registers, whose A x ends in the middle of one, the bits of the long way") {
+  std::uint64_t seed = 77;
+  for (const index_t in : {4, 8, 64})
+    for (index_t rank = 1; rank <= 33; ++rank) {
+      const matrix x(1, in, layout::plain, ++seed);
+      const matrix w(9, in, layout::padded, ++seed);
+      const matrix a(rank, in, layout::padded, ++seed);
+      const matrix b(9, rank, layout::padded, ++seed);
+      const low_rank_term terms[] = {{a.view(), b.view(), -0.7f}, {a.view(), b.view(), 1.3f}};
+      const test::expected want(x.view(), w.view(), terms, {});
+      for_each_tier([&](tier t) {
+        lora::workspace scratch;
+        matrix y(1, 9, layout::plain);
+        matrix z(1, 9, layout::spread);
+        lora::forward(y.view(), x.view(), w.view(), terms, {}, scratch, {.tier = t});
+        lora::forward(z.view(), x.view(), w.view(), terms, {}, scratch, {.tier = t});
+        CAPTURE(in);
+        CAPTURE(rank);
+        CAPTURE(lora::simd::name_of(t));
+        REQUIRE(same_bits(y, z));
+        REQUIRE(want.worst(y.view()) <= 1);
+      });
+    }
+}
+
+TEST_CASE("linalg/one_token: shapes that disagree are refused by name before anything is written") {
+  const matrix x(1, 16, layout::plain, 1);
+  const matrix w(5, 16, layout::plain, 2);
+  const matrix a(3, 16, layout::plain, 3);
+  const matrix b(5, 3, layout::plain, 4);
+  const matrix shorter(5, 15, layout::plain, 5);
+  const matrix other(4, 3, layout::plain, 6);
+  const matrix b_wide(5, 4, layout::plain, 7);
+  const matrix a_short(3, 15, layout::plain, 8);
+  const matrix bias_row(1, 6, layout::plain, 9);
+  matrix y(1, 5, layout::plain);
+  matrix y_wide(1, 6, layout::plain);
+  matrix two(2, 5, layout::plain);
+  lora::workspace scratch;
+  const low_rank_term good{a.view(), b.view(), 0.5f};
+  const auto refused = [&](matrix& to, const matrix& from, const matrix& rows, const low_rank_term& term, lora::float_view<1> bias) {
+    const float before = to(0, 0);
+    CHECK_THROWS_AS(lora::forward(to.view(), from.view(), rows.view(), {&term, 1}, bias, scratch), lora::shape_error);
+    CHECK(test::bits(to(0, 0)) == test::bits(before));
+  };
+  refused(y, x, shorter, good, {});
+  refused(y_wide, x, w, good, {});
+  refused(two, x, w, good, {});
+  for (const float scale : {0.5f, 0.0f}) {  // a term that is switched off is checked too
+    refused(y, x, w, {a_short.view(), b.view(), scale}, {});
+    refused(y, x, w, {a.view(), other.view(), scale}, {});
+    refused(y, x, w, {a.view(), b_wide.view(), scale}, {});
+  }
+  refused(y, x, w, good, lora::ndview<const float, 1>(bias_row.view().data(), {6}));
+}

@@ -237,19 +237,22 @@ void forward(Y&& y, const X& x, const W& w, std::span<const low_rank_term> terms
              const forward_options& options = {}) {
   const auto to = detail::as_view(y);
   static_assert(!std::is_const_v<typename decltype(detail::as_view(y))::element_type>, "lora: forward writes to a read-only view");
+  const auto from = detail::as_view(x);
+  const auto rows = detail::as_view(w);
+  if constexpr (Checks < 2)
+    if (from.extent(0) == 1 && detail_forward::forward_one(to, from, rows, terms, bias, scratch, ex.concurrency(), options)) return;
   const float_view<2> out = to;
-  const float_view<2> tokens = detail::as_view(x);
-  const float_view<2> weight = detail::as_view(w);
+  const float_view<2> tokens = from;
+  const float_view<2> weight = rows;
   detail::check_forward(out, tokens, weight, terms, bias);
   if (out.size() == 0) return;
   if constexpr (Checks >= 2) {
     if (const char* aliasing = detail::forward_aliasing(out, tokens, weight, terms, bias, scratch)) LORA_ASSERT_HANDLER(aliasing);
+    if (from.extent(0) == 1 && detail_forward::forward_one(to, from, rows, terms, bias, scratch, ex.concurrency(), options)) return;
   }
   const auto kernels =
       detail_forward::choose<detail_forward::element_t<Y>, detail_forward::element_t<const X>, detail_forward::element_t<const W>>(weight,
                                                                                                                                    options);
-  if (tokens.extent(0) == 1 && detail_forward::forward_one(kernels, to.data(), out, tokens, weight, terms, bias, scratch, ex.concurrency()))
-    return;
   const detail_forward::plan p(kernels, tokens.extent(0), tokens.extent(0), weight, terms, ex.concurrency());
   scratch.reserve(p.bytes);
   detail_forward::run(p, to.data(), out, tokens, weight, terms, bias, static_cast<std::byte*>(scratch.data()), ex);

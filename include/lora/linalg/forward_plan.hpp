@@ -102,7 +102,18 @@ struct kernel_choice {
   [[nodiscard]] bool reads(dtype type, dtype w) const noexcept { return type == w && !pairs; }
 };
 
-/** `w`: only how it lies counts. Pairs are read in place or not at all. */
+/** Whether W is read as pairs of bfloat16: in place or not at all. */
+template <class X, class W>
+[[nodiscard]] bool takes_pairs([[maybe_unused]] count column_stride, [[maybe_unused]] const forward_options& options) noexcept {
+  if constexpr (std::is_same_v<W, bfloat16> && std::is_same_v<X, bfloat16>) {
+    const bool wanted = options.precision == precision::pairs || (options.precision == precision::native && simd::active_in_pairs());
+    return wanted && column_stride == 1 && simd::has_pairs(options.tier);
+  } else {
+    return false;
+  }
+}
+
+/** `w`: only how it lies counts. */
 template <class Y, class X, class W>
 [[nodiscard]] kernel_choice choose(const float_view<2>& w, const forward_options& options) noexcept {
   kernel_choice c{};
@@ -112,10 +123,9 @@ template <class Y, class X, class W>
   c.store_y = simd::storer<Y>(t);
   c.store_floats = simd::storer<float>(t);
   c.columns = simd::columns_runner<W>(t);
+  c.pairs = takes_pairs<X, W>(w.stride(1), options);
   if constexpr (std::is_same_v<W, bfloat16> && std::is_same_v<X, bfloat16>) {
-    const bool wanted = options.precision == precision::pairs || (options.precision == precision::native && simd::active_in_pairs());
-    if (wanted && w.stride(1) == 1 && simd::has_pairs(t)) {
-      c.pairs = true;
+    if (c.pairs) {
       c.table = &simd::kernels<simd::bfloat16_pair>(t);
       c.pack_x_as_w = simd::packer<simd::bfloat16_pair>(t);
     }
@@ -126,9 +136,9 @@ template <class Y, class X, class W>
 }
 
 /** Whether a second thread pays. In double: views with stride 0 can have more elements than memory, and the workspace refuses those. */
-[[nodiscard]] inline bool wants_threads(const float_view<2>& w, count tokens) noexcept {
-  return w.size() >= parallel_from_bytes / detail::bytes_of(w.type()) ||
-         2.0 * static_cast<double>(tokens) * static_cast<double>(w.size()) >= parallel_from_flops;
+[[nodiscard]] inline bool wants_threads(count w_size, dtype w_type, count tokens) noexcept {
+  return w_size >= parallel_from_bytes / detail::bytes_of(w_type) ||
+         2.0 * static_cast<double>(tokens) * static_cast<double>(w_size) >= parallel_from_flops;
 }
 
 struct plan {
@@ -173,7 +183,7 @@ struct plan {
       if (!in_place(t.a)) gather_depth = gather_depth > in ? gather_depth : in;
     }
     tasks = 1;
-    if (concurrency > 1 && wants_threads(w, most_tokens)) {
+    if (concurrency > 1 && wants_threads(w.size(), w.type(), most_tokens)) {
       const auto tiles = static_cast<std::size_t>((out + detail::tile_rows(*form) - 1) / detail::tile_rows(*form));
       tasks = concurrency < tiles ? concurrency : tiles;
     }

@@ -18,62 +18,95 @@ inline constexpr std::size_t short_terms = 8;
 inline constexpr count short_ranks = 512;  // of all terms, each rounded up to whole registers
 
 /**
- * The product of forward() for one token, or false, with nothing written, where the short way does not serve it.
- * @pre check_forward() has passed; y [1, out] is not empty.
+ * One call, word by word. A float_view that is made of a view made just before is copied by 16 bytes what was stored by 8, which no CPU
+ * hands on from its store buffer: three of them cost as much as a tenth of a product of 64 x 64.
  */
-[[nodiscard]] inline bool forward_one(const kernel_choice& c, void* y_data, const float_view<2>& y, const float_view<2>& x,
-                                      const float_view<2>& w, std::span<const low_rank_term> terms, const float_view<1>& bias,
-                                      workspace& scratch, std::size_t concurrency) {
-  const count in = w.extent(1);
-  const count out = w.extent(0);
-  const bool dense = w.stride(1) == 1 && y.type() == dtype::f32 && (out == 1 || y.stride(1) == 1) && in > 0;
-  const bool plain_bias = bias.data() == nullptr || (bias.type() == dtype::f32 && bias.stride(0) == 1);
-  if (!dense || !plain_bias || c.pairs || terms.size() > short_terms) return false;
-  if (w.size() >= fetch_from_bytes / detail::bytes_of(w.type()) || (concurrency > 1 && wants_threads(w, 1))) return false;
+struct one_token {
+  void* y;
+  const void* x;
+  count x_stride;  // from column to column
+  const void* w;
+  count w_row_stride;
+  count in;
+  count out;
+  dtype x_type;
+  dtype w_type;
+  const simd::kernel_table* kernels;
+  simd::pack_kernel pack_x;
+};
 
-  const simd::kernel_table& k = *c.table;
+/**
+ * The product of forward() for one token, or false, with nothing written, where the short way does not serve it; shapes of the terms or of
+ * the bias that disagree are among that, and are refused on the long way.
+ */
+[[nodiscard]] inline bool forward_one(const one_token& c, std::span<const low_rank_term> terms, const float_view<1>& bias,
+                                      workspace& scratch, std::size_t concurrency) {
+  const count in = c.in;
+  const count out = c.out;
+  const simd::kernel_table& k = *c.kernels;
+  const bool plain_bias = bias.data() == nullptr || (bias.extent(0) == out && bias.type() == dtype::f32 && bias.stride(0) == 1);
+  if (!plain_bias || terms.size() > short_terms || in >= fetch_from_bytes || out >= fetch_from_bytes) return false;
+  if (out * in >= fetch_from_bytes / detail::bytes_of(c.w_type) || (concurrency > 1 && wants_threads(out * in, c.w_type, 1))) return false;
+
+  const auto reads = [&](const float_view<2>& v) { return v.stride(1) == 1 && (v.type() == dtype::f32 || v.type() == c.w_type); };
+  const count unit = k.lanes > 8 ? k.lanes : 8;  // floats that run_short() fills up
   count ranks = 0;
   for (const low_rank_term& t : terms) {
     const count rank = t.a.extent(0);
+    if (t.a.extent(1) != in || t.b.extent(0) != out || t.b.extent(1) != rank) return false;
     if (rank == 0 || t.scale == 0.0f) continue;
-    const auto in_place = [&](const float_view<2>& v) {
-      return v.stride(1) == 1 && (v.type() == dtype::f32 || c.reads(v.type(), w.type()));
-    };
-    if (rank > short_ranks || !in_place(t.a) || !in_place(t.b)) return false;
-    ranks += detail::round_up(rank, k.lanes);
+    if (rank > short_ranks || !reads(t.a) || !reads(t.b)) return false;
+    ranks += detail::round_up(rank, unit);
   }
   if (ranks > short_ranks) return false;
 
-  const auto* packed = static_cast<const float*>(x.data());
-  if (x.type() != dtype::f32 || x.stride(1) != 1 || in % k.lanes != 0) {
+  const auto* packed = static_cast<const float*>(c.x);
+  if (c.x_type != dtype::f32 || c.x_stride != 1 || in % k.lanes != 0) {
     scratch.reserve(static_cast<std::size_t>(detail::round_up(in, k.lanes)) * sizeof(float));
     auto* const to = static_cast<float*>(scratch.data());
-    c.pack_x({x.data(), x.stride(0), x.stride(1), 1, in, 1.0f, 1, 1, to});
+    c.pack_x({c.x, 0, c.x_stride, 1, in, 1.0f, 1, 1, to});
     packed = to;
   }
 
   simd::segment segments[1 + short_terms];
-  segments[0] = {w.data(), w.stride(0), in, packed, 0, true};
+  segments[0] = {c.w, c.w_row_stride, in, packed, 0, true};
   count used = 1;
-  float low[short_ranks];
+  alignas(64) float low[short_ranks];
   float* h = low;
   for (const low_rank_term& t : terms) {
     const count rank = t.a.extent(0);
     if (rank == 0 || t.scale == 0.0f) continue;
-    const simd::segment down{t.a.data(), t.a.stride(0), in, packed, 0, c.reads(t.a.type(), w.type())};
-    k.run_short({&down, 1, rank, h});
-    for (count j = 0; j < rank; ++j) h[j] *= t.scale;
-    const count padded = detail::round_up(rank, k.lanes);
-    for (count j = rank; j < padded; ++j) h[j] = 0.0f;
-    segments[used++] = {t.b.data(), t.b.stride(0), rank, h, 0, c.reads(t.b.type(), w.type())};
-    h += padded;
+    const simd::segment down{t.a.data(), t.a.stride(0), in, packed, 0, t.a.type() == c.w_type};
+    k.run_short({&down, 1, rank, h, true, t.scale});
+    segments[used++] = {t.b.data(), t.b.stride(0), rank, h, 0, t.b.type() == c.w_type};
+    h += detail::round_up(rank, unit);
   }
 
-  auto* const to = static_cast<float*>(y_data);
+  auto* const to = static_cast<float*>(c.y);
   k.run_short({segments, used, out, to});
   if (const auto* from = static_cast<const float*>(bias.data()))
     for (count n = 0; n < out; ++n) to[n] += from[n];
   return true;
+}
+
+/** The same for the views of a call, whose shapes nobody has checked yet: where they disagree, too, nothing is written. */
+template <class Y, class X, class W>
+[[nodiscard]] bool forward_one(const ndview<Y, 2>& y, const ndview<X, 2>& x, const ndview<W, 2>& w, std::span<const low_rank_term> terms,
+                               const float_view<1>& bias, workspace& scratch, std::size_t concurrency, const forward_options& options) {
+  if constexpr (std::is_same_v<Y, float>) {
+    using token = std::remove_const_t<X>;
+    using element = std::remove_const_t<W>;
+    const count in = w.extent(1);
+    const count out = w.extent(0);
+    const bool fits = x.extent(0) == 1 && x.extent(1) == in && y.extent(0) == 1 && y.extent(1) == out;
+    if (!fits || in == 0 || out == 0 || w.stride(1) != 1 || (out != 1 && y.stride(1) != 1)) return false;
+    if (takes_pairs<token, element>(1, options)) return false;
+    return forward_one({y.data(), x.data(), x.stride(1), w.data(), w.stride(0), in, out, dtype_of<token>, dtype_of<element>,
+                        &simd::kernels<element>(options.tier), simd::packer<token>(options.tier)},
+                       terms, bias, scratch, concurrency);
+  } else {
+    return false;
+  }
 }
 
 }  // namespace lora::inline v0::inline LORA_ISA_TAG::detail_forward

@@ -47,6 +47,18 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg spread(float, const float* p) noexcept {
   }
 }
 
+// spread_part<1> of 4 floats.
+template <int N>
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg spread_head(const float* p) noexcept {
+  static_assert(N == 4);
+  return _mm256_zextps128_ps256(_mm_loadu_ps(p));
+}
+
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg scaled_part(const float* p, int n, float scale) noexcept {
+  const __m256i there = _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  return _mm256_and_ps(_mm256_mul_ps(load(p), splat(scale)), _mm256_castsi256_ps(there));
+}
+
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg widened(bfloat16, __m128i v) noexcept {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
 }

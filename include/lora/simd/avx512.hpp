@@ -178,49 +178,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg madd(W, reg w, reg x, reg c) noexcept {
   return madd(w, x, c);
 }
 
-template <int T>
-LORA_SIMD_TARGET LORA_ALWAYS_INLINE void fold(reg v, float* out) noexcept {
-  if constexpr (T == 16) {
-    _mm512_storeu_ps(out, v);
-  } else {
-    // Butterflies: afterwards every lane of a group of P holds the group's sum.
-    if constexpr (T == 1) v = _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0x4e));
-    if constexpr (T <= 2) v = _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0xb1));
-    if constexpr (T <= 4) v = _mm512_add_ps(v, _mm512_permute_ps(v, 0x4e));
-    v = _mm512_add_ps(v, _mm512_permute_ps(v, 0xb1));
-    if constexpr (T == 8) {
-      const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
-      _mm256_storeu_ps(out, _mm512_castps512_ps256(_mm512_permutexvar_ps(even, v)));
-    } else if constexpr (T == 4) {
-      const __m512i fourth = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-      _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(fourth, v)));
-    } else if constexpr (T == 2) {
-      out[0] = _mm512_cvtss_f32(v);
-      out[1] = _mm_cvtss_f32(_mm512_extractf32x4_ps(v, 2));
-    } else {
-      out[0] = _mm512_cvtss_f32(v);
-    }
-  }
-}
-
-// The same additions as eight times fold<1>, made for two, four and then eight rows at once: 8 additions and 17 moves instead of 32 and 32.
-// Where a row is short, they are as much work as its products.
-LORA_SIMD_TARGET LORA_ALWAYS_INLINE void fold_eight(const reg (&v)[8], float* out) noexcept {
-  reg half[4];  // rows 2i and 2i + 1, a half each
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i)
-    half[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xff00, v[2 * i], v[2 * i + 1]), _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x4e));
-  reg quarter[2];  // rows 0, 2, 1, 3 and 4, 6, 5, 7, four lanes each
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    const reg crossed = _mm512_mask_blend_ps(0x0f0f, half[2 * i], half[2 * i + 1]);
-    quarter[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, half[2 * i], half[2 * i + 1]), _mm512_shuffle_f32x4(crossed, crossed, 0xb1));
-  }
-  reg pair = _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, quarter[0], quarter[1]), _mm512_shuffle_ps(quarter[0], quarter[1], 0x4e));
-  pair = _mm512_add_ps(pair, _mm512_permute_ps(pair, 0xb1));
-  const __m512i order = _mm512_setr_epi32(0, 8, 4, 12, 2, 10, 6, 14, 0, 0, 0, 0, 0, 0, 0, 0);
-  _mm256_storeu_ps(out, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, pair)));
-}
+#include <lora/simd/avx512_fold.inl>
 
 #include <lora/simd/tile.inl>
 

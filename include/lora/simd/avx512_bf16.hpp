@@ -26,7 +26,9 @@ using avx512::lanes;
 using avx512::load;
 using avx512::pin;
 using avx512::reg;
+using avx512::scaled_part;
 using avx512::splat;
+using avx512::spread_head;
 using avx512::store;
 using avx512::zero;
 

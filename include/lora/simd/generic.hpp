@@ -104,6 +104,16 @@ LORA_ALWAYS_INLINE void fold_eight(const reg (&v)[8], float* out) noexcept {
   for (int i = 0; i < 8; ++i) fold<1>(v[i], out + i);
 }
 
+template <int N>
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg spread_head(const float* p) noexcept {
+  return spread_part<1>(0.0f, p, N);
+}
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg scaled_part(const float* p, int n, float scale) noexcept {
+  float part[lanes] = {};
+  for (int i = 0; i < n; ++i) part[i] = p[i] * scale;
+  return load(part);
+}
+
 #include <lora/simd/tile.inl>
 
 #include <lora/simd/columns.inl>

@@ -72,12 +72,17 @@ struct block_job {
 
 using block_kernel = void (*)(const block_job&);
 
-/** Rows [0, rows) against one token, nothing prefetched: bit for bit the sums of blocks with T = 1. Nothing behind out[rows - 1] is written. */
+/**
+ * Rows [0, rows) against one token, nothing prefetched: bit for bit the sums of blocks with T = 1. Nothing behind out[rows - 1] is written,
+ * unless they are to be the tokens of another segment: each is then multiplied by `scale`, and zeros fill up the last register.
+ */
 struct short_job {
   const segment* segments;
   count segment_count;
   count rows;
   float* out;
+  bool tokens = false;
+  float scale = 1.0f;
 };
 
 /** A shape of block. */

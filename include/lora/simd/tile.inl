@@ -9,6 +9,8 @@
 //   madd(W{}, w, x, c)         c + the products of units; for all but pairs the madd above
 //   fold<T>(v, out)            sums each run of P lanes and stores T floats
 //   fold_eight(v, out)         fold<1> of eight registers, bit for bit
+//   spread_head<N>(p)          spread_part<1> of N = 4 floats, and of 8 where there are more lanes
+//   scaled_part(p, n, f)       n floats times f, zero beyond; may read 8 where n < 8
 //   pin(v)                     keeps v in a register: g++ 12 otherwise repeats the load in each instruction that uses it
 //   widening<W, T>             how rows of W are widened (kernel.hpp); where not in a register:
 //   widen_block<fours>(W{}, p, out)   2 * lanes elements as floats, in order or in fours
@@ -185,57 +187,7 @@ LORA_SIMD_TARGET void run_block(const block_job& b) {
   }
 }
 
-// All k of eight rows of one segment against one token, nothing fetched. Four steps at a time: moving the nine pointers costs as much as
-// the multiply-adds of a step do. Not `Whole`: there are only `rows` of them, and the last is summed again.
-template <class W, bool Whole>
-LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_short_segment(reg (&sum)[8][1], const segment& seg, count n,
-                                                           [[maybe_unused]] count rows) noexcept {
-  constexpr int step = lanes * unit_depth<W>;
-  const row_element<W>* row[8];
-  row[0] = static_cast<const row_element<W>*>(seg.w) + n * seg.row_stride;
-#pragma GCC unroll 8
-  for (int r = 1; r < 8; ++r) row[r] = row[r - 1] + (Whole || r < rows ? seg.row_stride : 0);
-  const float* x = seg.packed;
-  count left = seg.depth;
-  for (; left >= 4 * step; left -= 4 * step)
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) run_step<W, 1, 8, 1, true>(sum, row, x, step);
-  for (; left >= step; left -= step) run_step<W, 1, 8, 1, true>(sum, row, x, step);
-  if (left != 0) run_step<W, 1, 8, 1, false>(sum, row, x, static_cast<int>(left));
-}
-
-template <class W, bool Whole>
-LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_short_block(const short_job& job, count n, count rows, float* out) noexcept {
-  reg sum[8][1];
-#pragma GCC unroll 8
-  for (int r = 0; r < 8; ++r) sum[r][0] = zero();
-  for (count s = 0; s < job.segment_count; ++s) {
-    const segment& seg = job.segments[s];
-    if (std::is_same_v<W, float> || seg.is_w)
-      run_short_segment<W, Whole>(sum, seg, n, rows);
-    else
-      run_short_segment<float, Whole>(sum, seg, n, rows);
-  }
-  reg eight[8];
-#pragma GCC unroll 8
-  for (int r = 0; r < 8; ++r) eight[r] = sum[r][0];
-  fold_eight(eight, out);
-}
-
-// Rows against one token, block after block without leaving the kernel: for short rows, calls cost as much as sums.
-template <class W>
-LORA_SIMD_TARGET void run_short(const short_job& job) {
-  count n = 0;
-  for (; n + 8 <= job.rows; n += 8) run_short_block<W, true>(job, n, 8, job.out + n);
-  if (n == job.rows) return;
-  if (n != 0) {  // the last eight, some of them once more
-    run_short_block<W, true>(job, job.rows - 8, 8, job.out + job.rows - 8);
-    return;
-  }
-  float last[8];
-  run_short_block<W, false>(job, 0, job.rows, last);
-  for (count i = 0; i < job.rows; ++i) job.out[i] = last[i];
-}
+#include <lora/simd/short.inl>
 
 template <class W, int T, int R, int C>
 inline constexpr form form_of{T, R, C, &run_block<W, T, R, C>};
