@@ -33,6 +33,26 @@ void match(const std::map<std::string, Item>& a, const std::map<std::string, Ite
     if (a.find(name) == a.end()) only_b.push_back(name);
 }
 
+[[nodiscard]] bool equal(const lora::float_view<2>& a, const lora::float_view<2>& b) {
+  if (a.extent(0) != b.extent(0) || a.extent(1) != b.extent(1)) return false;
+  return a.visit([&](const auto& x) {
+    return b.visit([&](const auto& y) {
+      for (lora::index_t i = 0; i < x.extent(0); ++i)
+        for (lora::index_t j = 0; j < x.extent(1); ++j)
+          if (static_cast<float>(x(i, j)) != static_cast<float>(y(i, j))) return false;
+      return true;
+    });
+  });
+}
+
+/** The same factors are at distance 0; computed, it would be a rounding error. */
+[[nodiscard]] double distance(const lora::low_rank_term& a, const lora::low_rank_term& b) {
+  if (a.scale == b.scale && equal(a.a, b.a) && equal(a.b, b.b)) return 0;
+  lora::low_rank_term both[] = {a, b};
+  both[1].scale = -both[1].scale;
+  return lora::low_rank_norm(both);
+}
+
 [[nodiscard]] std::map<std::string, lora::low_rank_term> terms_of(const source& s) {
   std::map<std::string, lora::low_rank_term> out;
   for (const auto& m : s.adapter.modules)
@@ -71,11 +91,7 @@ void diff_adapters(const diff_options& o) {
   match(terms_a, terms_b, only_a, only_b, [&](const std::string& name, const lora::low_rank_term& x, const lora::low_rank_term& y) {
     line l{name, x, y, lora::low_rank_norm({&x, 1}), lora::low_rank_norm({&y, 1}), 0, true};
     l.fits = x.a.extent(1) == y.a.extent(1) && x.b.extent(0) == y.b.extent(0);
-    if (l.fits) {
-      lora::low_rank_term both[] = {x, y};
-      both[1].scale = -both[1].scale;
-      l.distance = lora::low_rank_norm(both);
-    }
+    if (l.fits) l.distance = distance(x, y);
     lines.push_back(std::move(l));
     shown.advance(1);
   });
@@ -85,7 +101,7 @@ void diff_adapters(const diff_options& o) {
   print_only("a", a.path, only_a);
   print_only("b", b.path, only_b);
   double largest = 0;
-  std::size_t width = 6;
+  std::size_t width = 9;
   const line* furthest = nullptr;
   for (const line& l : lines) {
     width = std::max(width, characters(escaped(l.name)));

@@ -86,7 +86,7 @@ void inspect_adapter(const inspect_options& o, const source& s) {
   std::printf(least == most ? "%td" : "%td to %td", least, most);
   std::printf(", ||s B A|| %.4g in all\n", std::sqrt(squares));
   for (const std::string& n : s.notes) std::printf("note: %s\n", escaped(n).c_str());
-  std::size_t width = 6;
+  std::size_t width = 9;  // that of "(no name)"
   for (const auto& [m, norm] : lines) width = std::max(width, characters(escaped(m->name)));
   width = std::min<std::size_t>(width, 48);
   std::printf("\n%s %13s %5s %5s %10s  ||s B A||\n", column("module", width).c_str(), "out x in", "type", "rank", "scale");
