@@ -192,3 +192,25 @@ TEST_CASE("linalg/merge_report: errors and swallowed elements, counted against t
     if (in != out) CHECK_THROWS_AS((void)lora::merge_report_of(before, {&term, 1}, before.transpose()), lora::shape_error);
   }
 }
+
+TEST_CASE("linalg/merge_report: what was not meant to move is not swallowed; what is not finite is counted apart") {
+  factors<float> f(1, 4, 3, 1);
+  f.b = {0, 1, 1};
+  f.a = {0x1p-30f, 0x1p-30f, 0.5f, 0};
+  std::vector<float> w(12, 1.0f);
+  const lora::ndview<const float, 2> before(w.data(), {3, 4});
+  lora::low_rank_term term = f.term(1);
+  auto after = lora::merged(before, {&term, 1});
+  lora::merge_report r = lora::merge_report_of(before, {&term, 1}, after);
+  CHECK(r.meant == 6);  // not the row of 0, nor the column
+  CHECK(r.swallowed == 4);
+  CHECK(r.max_delta == 0.5);
+  CHECK(r.max_error == 0x1p-30);
+  after(1, 1) = INFINITY;
+  w[0] = NAN;
+  r = lora::merge_report_of(before, {&term, 1}, after);
+  CHECK(r.not_finite == 2);
+  CHECK(r.swallowed == 3);
+  term.scale = 0;
+  CHECK(lora::merge_report_of(before, {&term, 1}, before).meant == 0);
+}
