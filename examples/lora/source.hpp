@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a PATH is, and the adapter in it. The only place that knows which reader belongs to which format: the commands see a lora::adapter.
+#ifndef LORA_EXAMPLES_LORA_SOURCE_HPP
+#define LORA_EXAMPLES_LORA_SOURCE_HPP
+
+#include "options.hpp"
+
+#include <lora/adapter/adapter_set.hpp>
+#include <lora/io/sharded.hpp>
+
+#include <memory>
+
+namespace program {
+
+enum class format { base, peft, kohya, diffusers, gguf, json };
+[[nodiscard]] const char* name_of(format f) noexcept;
+
+/** Told from the folder or the bytes, not from the name, but for *.json. @throws lora::io_error when it cannot be opened, or is nothing known. */
+[[nodiscard]] format format_of(const std::string& path);
+
+/** The base: its file or files, and the contract that adapters are checked against. */
+struct base_model {
+  lora::io::sharded file;
+  lora::model_contract contract;
+};
+[[nodiscard]] base_model open_base(const std::string& path);
+
+/** An adapter, whatever it was stored as. */
+struct source {
+  format kind = format::peft;
+  std::string path;
+  lora::adapter adapter;
+  std::vector<std::string> notes;  ///< accepted, but worth a look: patterns that matched nothing, unknown fields
+  std::string architecture;        ///< of a gguf
+};
+
+/** What a nameless .json of the protocol is taken for. */
+enum class nameless { refused, allowed };
+
+/**
+ * @param base    gives the names of kohya their dots back, places a nameless module, and is what the adapter must then fit; may be null
+ * @param module  what a nameless module is taken for
+ * @throws lora::error naming the file; usage_error when the format cannot be read without --base.
+ */
+[[nodiscard]] source load(const std::string& path, const base_model* base, nameless rule = nameless::refused,
+                          const std::string& module = {});
+
+/** All adapters of a command, bound to the base, with their weights. */
+[[nodiscard]] lora::adapter_set load_set(const std::vector<weighted_path>& paths, const base_model& base, const std::string& module = {});
+
+/** One module as a term of a sum, unbound: for norms. @throws lora::bind_error naming file and module when A and B are no pair. */
+[[nodiscard]] lora::low_rank_term term_of(const lora::adapter& from, const lora::adapted_module& m);
+
+}  // namespace program
+
+#endif

@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: Apache-2.0
+"""program_test.py LORA [TEST...]: runs the program over the fixtures of tests/data and a generated base, and compares what it writes with
+doubles computed here. No library but Python's own. Ends with a trace where something differs."""
+import json
+import math
+import os
+import pathlib
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+LORA = str(pathlib.Path(sys.argv[1]).resolve())
+DATA = pathlib.Path("tests/data").resolve()
+PEFT = DATA / "peft"
+CASES = ["plain", "rslora", "pattern_regex_first", "pattern_specific_first", "f16", "bf16", "big_rank"]
+U = 2.0**-24
+checks = 0
+
+
+def check(condition, *what):
+    global checks
+    checks += 1
+    if not condition:
+        raise AssertionError(" ".join(map(str, what)))
+
+
+def run(*arguments, **options):
+    return subprocess.run([LORA, *map(str, arguments)], capture_output=True, timeout=60, **options)
+
+
+def good(*arguments):
+    done = run(*arguments)
+    check(done.returncode == 0 and done.stderr == b"", arguments, done.returncode, done.stderr)
+    return done.stdout.decode()
+
+
+def refused(*arguments, names=None, says=None, output=None):
+    """Exit code 1, one line that begins with "error: " and names the file; nothing new at the output."""
+    before = None if output is None or not os.path.isfile(output) else pathlib.Path(output).read_bytes()
+    done = run(*arguments)
+    text = done.stderr.decode()
+    check(done.returncode == 1, arguments, done.returncode, text)
+    check(text.startswith("error: ") and text.endswith("\n") and text.count("\n") == 1 and "'" in text, arguments, repr(text))
+    check(all(c >= " " and c != "\x7f" for c in text[:-1]), "control characters", repr(text))
+    if names is not None:
+        check(str(names) in text, names, "is not named in", text)
+    if says is not None:
+        check(says in text, says, "is not in", text)
+    if output is not None:
+        check(os.path.exists(output) == (before is not None) and (before is None or pathlib.Path(output).read_bytes() == before), output, "changed")
+        left = [f for f in os.listdir(os.path.dirname(output)) if ".tmp-" in f]
+        check(not left, left)
+    return text
+
+
+def half(bits):
+    return struct.unpack("<e", struct.pack("<H", bits))[0]
+
+
+def brain(bits):
+    return struct.unpack("<f", struct.pack("<I", bits << 16))[0]
+
+
+WIDTH = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U8": 1, "F64": 8}
+
+
+def numbers(dtype, raw):
+    count = len(raw) // WIDTH[dtype]
+    if dtype == "F32":
+        return struct.unpack(f"<{count}f", raw)
+    if dtype == "I64":
+        return struct.unpack(f"<{count}q", raw)
+    return [(half if dtype == "F16" else brain)(b) for b in struct.unpack(f"<{count}H", raw)]
+
+
+def read(path):
+    """name -> (dtype, shape, bytes)"""
+    raw = pathlib.Path(path).read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:8 + size])
+    return {n: (e["dtype"], e["shape"], raw[8 + size + e["data_offsets"][0]:8 + size + e["data_offsets"][1]]) for n, e in header.items() if n != "__metadata__"}
+
+
+def write(path, tensors):
+    header, at = {}, 0
+    for name, (dtype, shape, raw) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(raw)]}
+        at += len(raw)
+    text = json.dumps(header).encode()
+    pathlib.Path(path).write_bytes(len(text).to_bytes(8, "little") + text + b"".join(t[2] for t in tensors.values()))
+
+
+def matrix(tensor):
+    dtype, (rows, columns), raw = tensor
+    flat = numbers(dtype, raw)
+    return [flat[r * columns:(r + 1) * columns] for r in range(rows)]
+
+
+def read_npy(path):
+    raw = pathlib.Path(path).read_bytes()
+    size = 10 + int.from_bytes(raw[8:10], "little")
+    header = eval(raw[10:size].decode(), {"__builtins__": {}}, {"True": True, "False": False})  # a file that a test just wrote
+    check(header["descr"] == "<f4" and not header["fortran_order"], header)
+    rows, columns = header["shape"]
+    flat = struct.unpack(f"<{rows * columns}f", raw[size:])
+    return [flat[r * columns:(r + 1) * columns] for r in range(rows)]
+
+
+def write_npy(path, rows, descr="<f4", code="f", shape=None):
+    shape = shape or (len(rows), len(rows[0]))
+    header = str({"descr": descr, "fortran_order": False, "shape": shape})
+    header += " " * (63 - (10 + len(header)) % 64) + "\n"
+    raw = b"".join(struct.pack(f"<{len(r)}{code}", *r) for r in rows)
+    pathlib.Path(path).write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + raw)
+
+
+def gamma(n):
+    return n * U / (1 - n * U)
+
+
+def adapter_of(folder):
+    """module -> (A, B, scale) with the scales that PEFT itself reported."""
+    folder = pathlib.Path(folder)
+    tensors = read(folder / "adapter_model.safetensors")
+    expect = json.loads((folder / "expect.json").read_text())
+    modules = expect["modules"]
+    return {m: (matrix(tensors[f"base_model.model.{m}.lora_A.weight"]), matrix(tensors[f"base_model.model.{m}.lora_B.weight"]), modules[m]["scaling"]) for m in modules}
+
+
+def delta(a, b, s):
+    """s B A and |s| |B| |A|, in double."""
+    columns = list(zip(*a))
+    return ([[s * math.fsum(p * q for p, q in zip(row, c)) for c in columns] for row in b],
+            [[abs(s) * math.fsum(abs(p * q) for p, q in zip(row, c)) for c in columns] for row in b])
+
+
+def apply_test(tmp):
+    for case in CASES:
+        folder = PEFT / case
+        adapter, base = adapter_of(folder), read(folder / "base.safetensors")
+        for module, (a, b, s) in adapter.items():
+            for weight, threads in ((1.0, 1), (-0.5, 2)):
+                good("apply", "--base", folder / "base.safetensors", "--adapter", f"{folder}={weight}", "--module", module, "--input", folder / f"x_{module}.npy",
+                     "--output", tmp / "y.npy", "--threads", threads)
+                y, x, w = read_npy(tmp / "y.npy"), read_npy(folder / f"x_{module}.npy"), matrix(base[module + ".weight"])
+                bias = numbers(*base[module + ".bias"][::2]) if module + ".bias" in base else [0.0] * len(w)
+                for i, row in enumerate(x):
+                    t = [math.fsum(p * q for p, q in zip(k, row)) for k in a]
+                    t_abs = [math.fsum(abs(p * q) for p, q in zip(k, row)) for k in a]
+                    for o in range(len(w)):
+                        want = math.fsum(p * q for p, q in zip(w[o], row)) + bias[o] + weight * s * math.fsum(p * q for p, q in zip(b[o], t))
+                        low = abs(weight * s) * math.fsum(abs(p) * q for p, q in zip(b[o], t_abs))
+                        n = len(row) + len(a)
+                        bound = gamma(n) * math.fsum(abs(p * q) for p, q in zip(w[o], row)) + gamma(n + 8) * low + 2 * U * abs(want)  # docs/numerics.md; the scale adds one
+                        check(abs(y[i][o] - want) <= bound, case, module, i, o, y[i][o], want, bound)
+                if weight == 1.0:
+                    peft = read_npy(folder / f"y_{module}.npy")
+                    check(all(abs(p - q) <= 4e-6 * max(1, abs(q)) for r, e in zip(y, peft) for p, q in zip(r, e)), case, module, "differs from PEFT")
+    x = [[0.25 * (i % 7) - 0.5 + 0.001 * r for i in range(12)] for r in range(1030)]  # more rows than one call takes
+    write_npy(tmp / "x.npy", x)
+    base = PEFT / "plain" / "base.safetensors"
+    common = ["apply", "--base", base, "--adapter", PEFT / "plain", "--module", "model.layers.0.q_proj", "--input", tmp / "x.npy", "--output", tmp / "y.npy"]
+    good(*common)
+    y = read_npy(tmp / "y.npy")
+    w, (a, b, s) = matrix(read(base)["model.layers.0.q_proj.weight"]), adapter_of(PEFT / "plain")["model.layers.0.q_proj"]
+    d, bias = delta(a, b, s)[0], numbers(*read(base)["model.layers.0.q_proj.bias"][::2])
+    x = read_npy(tmp / "x.npy")
+    check(len(y) == 1030)
+    for r in (0, 1023, 1024, 1029):
+        check(all(abs(y[r][o] - bias[o] - math.fsum((w[o][k] + d[o][k]) * x[r][k] for k in range(12))) < 1e-5 for o in range(20)), "row", r)
+
+
+def merge_test(tmp):
+    for case, dtype in ((c, d) for c in CASES for d in ("F32", "F16", "BF16")):
+        folder = PEFT / case
+        base = {}
+        for name, (_, shape, raw) in read(folder / "base.safetensors").items():
+            values = numbers("F32", raw)
+            packed = {"F32": lambda v: struct.pack("<f", v), "F16": lambda v: struct.pack("<e", v), "BF16": lambda v: struct.pack("<f", v)[2:]}[dtype]
+            base[name] = (dtype, shape, b"".join(map(packed, values)))
+        base["other.ids"] = ("I64", [3], struct.pack("<3q", 1, -2, 3))
+        base["other.bytes"] = ("U8", [3], b"abc")
+        write(tmp / "base.safetensors", base)
+        one, two, out = adapter_of(folder), adapter_of(PEFT / "plain"), tmp / "merged.safetensors"
+        text = good("merge", "--base", tmp / "base.safetensors", "--adapter", f"{folder}=0.5", "--adapter", PEFT / "plain", "--output", out)
+        merged = read(out)
+        check(merged.keys() == base.keys())
+        unit = {"F32": 2**-24, "F16": 2**-11, "BF16": 2**-8}[dtype]
+        for name, tensor in base.items():
+            module = name.removesuffix(".weight")
+            if not name.endswith(".weight") or module not in one and module not in two:
+                check(merged[name] == tensor, name, "changed")
+                continue
+            check(merged[name][:2] == tensor[:2], name, merged[name][:2])
+            check(module in text, module, "is not in the report")
+            old, new = matrix(tensor), matrix(merged[name])
+            terms = [delta(a, b, s * w) for (a, b, s), w in [(m[module], w) for m, w in ((one, 0.5), (two, 1.0)) if module in m]]
+            ranks = sum(len(m[module][0]) for m in (one, two) if module in m)
+            for o, row in enumerate(old):
+                for k, v in enumerate(row):
+                    exact = v + sum(t[0][o][k] for t in terms)
+                    chain = gamma(ranks) * abs(v) + gamma(ranks + 3) * sum(t[1][o][k] for t in terms)
+                    bound = chain + unit * (abs(exact) + chain) + 2**-25 * (dtype == "F16")
+                    check(abs(new[o][k] - exact) <= bound, case, dtype, name, o, k, new[o][k], exact)
+    # A base in shards gives the same tensors, the base over itself too.
+    names = list(base)
+    shards = tmp / "shards"
+    shards.mkdir()
+    for i in (0, 1):
+        write(shards / f"s{i}.safetensors", {n: base[n] for n in names[i::2]})
+    (shards / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {n: f"s{i % 2}.safetensors" for i, n in enumerate(names)}}))
+    good("merge", "--base", shards, "--adapter", PEFT / "plain", "--output", tmp / "from_shards")
+    good("merge", "--base", tmp / "base.safetensors", "--adapter", PEFT / "plain", "--output", tmp / "base.safetensors")
+    check(read(tmp / "from_shards") == read(tmp / "base.safetensors"), "shards")
+    check("no difference" in good("diff", tmp / "from_shards", tmp / "base.safetensors"))
+
+
+def product_of(path):
+    """module -> s B A of a PEFT folder without rslora, the patterns as compose writes them."""
+    config = json.loads((path / "adapter_config.json").read_text())
+    tensors, out = read(path / "adapter_model.safetensors"), {}
+    for name in tensors:
+        if name.endswith(".lora_A.weight"):
+            module = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+            key = "^" + module.replace(".", "\\.")
+            a, b = matrix(tensors[name]), matrix(tensors[name.replace("lora_A", "lora_B")])
+            check(config["rank_pattern"].get(key, config["r"]) == len(a), module, "rank")
+            out[module] = (len(a), *delta(a, b, config["alpha_pattern"].get(key, config["lora_alpha"]) / len(a)))
+    return out
+
+
+def compose_test(tmp):
+    for first, second, weights in (("plain", "f16", (0.7, -1.5)), ("rslora", "bf16", (1, 1)), ("big_rank", "pattern_regex_first", (2, 0.25))):
+        one, two = adapter_of(PEFT / first), adapter_of(PEFT / second)
+        good("compose", "--adapter", f"{PEFT / first}={weights[0]}", "--adapter", f"{PEFT / second}={weights[1]}", "--output", tmp / "sum")
+        sums = product_of(tmp / "sum")
+        check(sums.keys() == one.keys() | two.keys())
+        for module, (rank, got, _) in sums.items():
+            parts = [(m[module], w) for m, w in zip((one, two), weights) if module in m]
+            check(rank == sum(len(p[0][0]) for p in parts), module, rank)
+            terms = [delta(a, b, s * w) for (a, b, s), w in parts]
+            for o, row in enumerate(got):
+                for k, v in enumerate(row):
+                    exact, size = sum(t[0][o][k] for t in terms), sum(t[1][o][k] for t in terms)
+                    check(abs(v - exact) <= 4 * U * size, module, o, k, v, exact)  # scale, weight, their product, and B: one rounding each
+        # What was composed applies as the two did.
+        module = next(iter(one))
+        base = PEFT / first / "base.safetensors"
+        common = ["apply", "--base", base, "--module", module, "--input", PEFT / first / f"x_{module}.npy", "--output", tmp / "y.npy"]
+        good(*common, "--adapter", tmp / "sum")
+        y = read_npy(tmp / "y.npy")
+        good(*common, "--adapter", f"{PEFT / first}={weights[0]}", "--adapter", f"{PEFT / second}={weights[1]}")
+        check(all(abs(p - q) <= 1e-5 * max(1, abs(q)) for r, e in zip(y, read_npy(tmp / "y.npy")) for p, q in zip(r, e)), "composed apply")
+
+
+def convert_test(tmp):
+    base = tmp / "base.safetensors"
+    write(base, {n + ".weight": ("F32", [o, i], bytes(4 * o * i)) for n, o, i in (
+        ("down_blocks.0.attentions.0.to_q", 10, 6), ("down_blocks.0.attentions.0.to_out.0", 6, 10), ("mid_block.proj_in", 7, 5), ("mid_block.ff.net.0.proj", 9, 4))})
+    kohya = DATA / "formats" / "kohya.safetensors"
+    expect = json.loads((DATA / "formats" / "expect.json").read_text())["kohya.safetensors"]
+    good("convert", "--input", kohya, "--to", "peft", "--output", tmp / "k", "--base", base)
+    listed = {m["name"]: m for m in json.loads(good("inspect", tmp / "k", "--json"))["modules"]}
+    check(listed.keys() == expect.keys() and all(listed[n]["rank"] == e["rank"] and abs(listed[n]["scale"] - e["scale"]) < 1e-7 for n, e in expect.items()))
+    good("convert", "--input", tmp / "k", "--to", "kohya", "--output", tmp / "back.safetensors")
+    check("no difference" in good("diff", kohya, tmp / "back.safetensors", "--base", base))
+    gguf = DATA / "formats" / "adapter.gguf"
+    good("convert", "--input", gguf, "--to", "peft", "--output", tmp / "g")
+    good("convert", "--input", tmp / "g", "--to", "gguf", "--architecture", "llama", "--output", tmp / "g.gguf")
+    check("no difference" in good("diff", gguf, tmp / "g.gguf"))
+    text = DATA / "formats" / "alpha.json"
+    module = json.loads(text.read_text()).get("module")
+    if module:
+        good("convert", "--input", text, "--to", "peft", "--output", tmp / "j")
+        good("convert", "--input", tmp / "j", "--to", "json", "--output", tmp / "j.json")
+        check("no difference" in good("diff", text, tmp / "j.json"))
+    out = tmp / "out"
+    refused("convert", "--input", kohya, "--to", "peft", "--output", out, names=kohya, says="--base", output=out)
+    refused("convert", "--input", PEFT / "plain", "--to", "json", "--output", out, names=PEFT / "plain", says="modules", output=out)
+    refused("convert", "--input", PEFT / "plain", "--to", "gguf", "--architecture", "llama", "--output", out, names=PEFT / "plain", says="blk.N", output=out)
+    refused("convert", "--input", gguf, "--to", "gguf", "--architecture", "other", "--output", out, names=gguf, output=out)
+    refused("convert", "--input", base, "--to", "peft", "--output", out, names=base, says="no adapter", output=out)
+    for name in ("alora.gguf", "quantised.gguf"):
+        refused("convert", "--input", DATA / "formats" / name, "--to", "peft", "--output", out, names=name, output=out)
+
+
+def inspect_test(tmp):
+    for case in CASES:
+        listed = json.loads(good("inspect", PEFT / case, "--json"))
+        adapter = adapter_of(PEFT / case)
+        check({m["name"] for m in listed["modules"]} == adapter.keys())
+        for m in listed["modules"]:
+            a, b, s = adapter[m["name"]]
+            norm = math.sqrt(math.fsum(v * v for row in delta(a, b, s)[0] for v in row))
+            check(m["rank"] == len(a) and abs(m["scale"] - s) <= 1e-6 * abs(s) and abs(m["norm"] - norm) <= 1e-6 * norm, case, m, norm)
+        check("█" in good("inspect", PEFT / case))
+    listed = json.loads(good("inspect", PEFT / "plain" / "base.safetensors", "--json"))
+    check(listed["kind"] == "base" and listed["tensors"] == len(read(PEFT / "plain" / "base.safetensors")))
+    for path in sorted((DATA / "formats").glob("*")):
+        if path.suffix in (".safetensors", ".gguf", ".json") and path.name not in ("expect.json", "alora.gguf", "quantised.gguf"):
+            good("inspect", path)
+            check(json.loads(good("inspect", path, "--json"))["kind"] == "adapter")
+
+
+def nameless_test(tmp):
+    """A .json holds one module and no name."""
+    text = {"rank": 1, "in_dim": 3, "out_dim": 2, "a": [1, 2, 3], "b": [1, -1], "alpha": 2}
+    path = tmp / "one.json"
+    path.write_text(json.dumps(text))
+    named = tmp / "named.json"
+    named.write_text(json.dumps({**text, "module": "q"}))
+    weight = ("F32", [2, 3], struct.pack("<6f", *range(6)))
+    write(tmp / "single.safetensors", {"q.weight": weight})
+    write(tmp / "several.safetensors", {"q.weight": weight, "v.weight": weight})
+    write_npy(tmp / "x.npy", [[1.0, 0.0, -1.0]])
+    for module in ("q", "v"):
+        good("apply", "--base", tmp / "several.safetensors", "--adapter", path, "--module", module, "--input", tmp / "x.npy", "--output", tmp / "y.npy")
+        check(read_npy(tmp / "y.npy") == [(-2.0 - 4.0, -2.0 + 4.0)], read_npy(tmp / "y.npy"))
+    out = tmp / "out"
+    good("merge", "--base", tmp / "single.safetensors", "--adapter", path, "--output", out)
+    check(matrix(read(out)["q.weight"]) == [(2.0, 5.0, 8.0), (1.0, 0.0, -1.0)])
+    good("merge", "--base", tmp / "several.safetensors", "--adapter", named, "--output", out)
+    refused("merge", "--base", tmp / "several.safetensors", "--adapter", path, "--output", out, names=path, says="names no module", output=out)
+    refused("compose", "--adapter", path, "--output", tmp / "dir", names=path, says="module", output=tmp / "dir")
+    good("compose", "--adapter", path, "--base", tmp / "single.safetensors", "--output", tmp / "dir")
+    good("compose", "--adapter", named, "--output", tmp / "dir")
+    check("(no name)" in good("inspect", path))
+    check("no difference" in good("diff", path, named))
+
+
+def usage_test(tmp):
+    p, base, out = PEFT / "plain", PEFT / "plain" / "base.safetensors", tmp / "out"
+    apply = ["apply", "--base", base, "--module", "lm.head", "--input", p / "x", "--output", out]
+    for arguments in ([], ["nothing"], ["inspect"], ["inspect", ""], ["inspect", p, p], ["inspect", p, "--yaml"], apply, ["merge", "--base", base, "--output", out],
+                      [*apply, "--adapter", p, "--threads", "0"], [*apply, "--adapter", p, "--threads", "x"], [*apply, "--adapter", f"{p}=nan"], [*apply, "--adapter", f"{p}=x"],
+                      [*apply, "--adapter", f"{p}="], [*apply, "--adapter", f"{p}=1e99"], ["compose", "--output", out], ["diff", p],
+                      ["convert", "--input", p, "--to", "onnx", "--output", out], ["convert", "--input", p, "--to", "gguf", "--output", out]):
+        done = run(*arguments)
+        check(done.returncode == 2 and done.stderr and not done.stderr.startswith(b"error: "), arguments, done)
+        check(not out.exists())
+    for arguments in (["--help"], ["--version"], *([c, "--help"] for c in ("inspect", "apply", "merge", "compose", "convert", "diff"))):
+        check(run(*arguments).returncode == 0, arguments)
+
+
+def refusal_test(tmp):
+    p, base = PEFT / "plain", PEFT / "plain" / "base.safetensors"
+    module, x = "model.layers.0.q_proj", PEFT / "plain" / "x_model.layers.0.q_proj.npy"
+    out = tmp / "out"
+    for there in (False, True):
+        if there:
+            out.write_text("old")
+
+        def apply(base=base, adapter=p, module=module, x=x, **more):
+            refused("apply", "--base", base, "--adapter", adapter, "--module", module, "--input", x, "--output", out, output=out, **more)
+
+        apply(base=tmp / "nothing", names="nothing")
+        apply(base=p, names=p)
+        apply(adapter=tmp / "nothing", names="nothing")
+        apply(adapter=base, names=base, says="no adapter")
+        apply(adapter=PEFT / "named", names=PEFT / "named", says="adapter_config.json")
+        apply(module="no.module", names=base, says="no.module")
+        apply(module="lm.head", names=p, says="does not adapt")
+        apply(x=base, names=base, says="NUMPY")
+        write_npy(tmp / "f64.npy", [[0.0] * 12], "<f8", "d")
+        write_npy(tmp / "narrow.npy", [[0.0] * 11])
+        write_npy(tmp / "one.npy", [[0.0] * 12], shape=(12,))
+        for name in ("f64", "narrow", "one"):
+            apply(x=tmp / f"{name}.npy", names=f"{name}.npy", says="f32 [n, 12]")
+        refused("merge", "--base", base, "--adapter", DATA / "formats" / "adapter.gguf", "--output", out, names="adapter.gguf", output=out)
+        refused("merge", "--base", base, "--adapter", p, "--adapter", tmp / "nothing", "--output", out, names="nothing", output=out)
+        wrong = tmp / "wrong.safetensors"
+        write(wrong, {n: ("F64", t[1], t[2] * 2) for n, t in read(base).items()})
+        refused("merge", "--base", wrong, "--adapter", p, "--output", out, names=wrong, says="f64", output=out)
+        write(wrong, {n: (t[0], t[1][::-1], t[2]) for n, t in read(base).items()})
+        refused("merge", "--base", wrong, "--adapter", p, "--output", out, names=p, output=out)
+        refused("compose", "--adapter", f"{p}=0", "--output", tmp / "dir", output=tmp / "dir")
+    refused("merge", "--base", base, "--adapter", p, "--output", tmp / "no" / "such" / "out", names="such")
+    refused("merge", "--base", base, "--adapter", p, "--output", tmp, names=tmp)
+    refused("compose", "--adapter", p, "--output", out, names=out, output=out)
+    refused("diff", p, base, names=base)
+    fifo = tmp / "fifo"
+    os.mkfifo(fifo)
+    refused("inspect", fifo, names=fifo, says="FIFO")
+    refused("merge", "--base", base, "--adapter", p, "--output", fifo, names=fifo)
+    for name in ("a\nb", "a\x1b[31mb", b"a\xff\xc2\x9bb"):
+        done = subprocess.run([LORA.encode(), b"inspect", os.fsencode(tmp) + b"/" + os.fsencode(name)], capture_output=True, timeout=60)
+        check(done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"\x1b" not in done.stderr and b"\x9b" not in done.stderr, done)
+    done = subprocess.run(f'"{LORA}" inspect "{p}" | true; "{LORA}" inspect "{p}" > /dev/full; echo $?', shell=True, capture_output=True, timeout=60)
+    check(done.stdout == b"1\n" and b"error: " in done.stderr, done)
+    # The disk is full (a limit on the size of files): an error, the old file, nothing beside it.
+    done = subprocess.run(["bash", "-c", f'ulimit -f 1; exec "{LORA}" merge --base "{base}" --adapter "{p}" --output "{out}"'], capture_output=True, timeout=60)
+    check(done.returncode == 1 and done.stderr.startswith(b"error: ") and out.read_text() == "old", done)
+    check(not [f for f in os.listdir(tmp) if ".tmp-" in f], os.listdir(tmp))
+
+
+def hostile_test(tmp):
+    """Bytes changed, cut and added in good files: the program ends by itself, with 0 or with 1 and one line."""
+    draw = random.Random(5)
+    out, base = tmp / "out", PEFT / "f16" / "base.safetensors"
+    folder = tmp / "adapter"
+    shutil.copytree(PEFT / "f16", folder)
+    files = [(folder / "adapter_config.json", folder), (folder / "adapter_model.safetensors", folder), *((DATA / "formats" / n, None) for n in ("kohya.safetensors", "adapter.gguf", "alpha.json", "diffusers_new.safetensors"))]
+    ended = {0: 0, 1: 0}
+    for number in range(240):
+        path, whole = files[number % len(files)]
+        raw = bytearray(path.read_bytes())
+        good_bytes = bytes(raw)
+        for _ in range(draw.choice((1, 1, 2, 8))):
+            if not raw:
+                break
+            at = draw.randrange(min(len(raw), 1200) if draw.random() < 0.8 else len(raw))
+            how = draw.randrange(4)
+            if how == 0:
+                raw[at] = draw.randrange(256)
+            elif how == 1:
+                raw[at:at] = draw.choice((b"{", b"9" * 20, b"\0", b"\xff\xff\xff\xff\xff\xff\xff\x7f", b'"', b"[" * 200))
+            elif how == 2:
+                del raw[at:at + draw.randrange(1, 9)]
+            else:
+                del raw[max(at, 1):]
+        target = path if whole else tmp / path.name
+        target.write_bytes(raw)
+        subject = whole or target
+        for command in (["inspect", subject], ["merge", "--base", base, "--adapter", subject, "--output", out]):
+            done = run(*command)
+            check(done.returncode in ended, "mutation", number, command, done.returncode, done.stderr)
+            ended[done.returncode] += 1
+            if done.returncode == 1:
+                check(done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1 and not out.exists(), number, done.stderr)
+            out.unlink(missing_ok=True)
+        if whole:
+            path.write_bytes(good_bytes)
+    check(ended[0] > 0 and ended[1] > 200, ended)
+
+
+if __name__ == "__main__":
+    for test in [t for n, t in list(globals().items()) if n.endswith("_test") and n[:-5] in (sys.argv[2:] or [n[:-5]])]:
+        with tempfile.TemporaryDirectory(prefix="lora-program-") as folder:
+            before = checks
+            test(pathlib.Path(folder))
+            print(f"{test.__name__}: {checks - before} checks")
+    print(f"{checks} checks passed")
