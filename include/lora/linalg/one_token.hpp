@@ -22,11 +22,12 @@ inline constexpr count short_ranks = 512;  // of all terms, each rounded up to w
  * @pre check_forward() has passed; y [1, out] is not empty.
  */
 [[nodiscard]] inline bool forward_one(const kernel_choice& c, void* y_data, const float_view<2>& y, const float_view<2>& x,
-                                      const float_view<2>& w, std::span<const low_rank_term> terms, const float_view<1>& bias,
+                                      const float_view<2>& w, std::span<const low_rank_term> terms, const detail::epilogue& finish,
                                       workspace& scratch, std::size_t concurrency) {
   const count in = w.extent(1);
   const count out = w.extent(0);
   const bool dense = w.stride(1) == 1 && y.type() == dtype::f32 && (out == 1 || y.stride(1) == 1) && in > 0;
+  const float_view<1>& bias = finish.bias;
   const bool plain_bias = bias.data() == nullptr || (bias.type() == dtype::f32 && bias.stride(0) == 1);
   if (!dense || !plain_bias || c.pairs || terms.size() > short_terms) return false;
   if (w.size() >= fetch_from_bytes / detail::bytes_of(w.type()) || (concurrency > 1 && wants_threads(w, 1))) return false;
@@ -71,8 +72,16 @@ inline constexpr count short_ranks = 512;  // of all terms, each rounded up to w
 
   auto* const to = static_cast<float*>(y_data);
   k.run_short({segments, used, out, to});
-  if (const auto* from = static_cast<const float*>(bias.data()))
-    for (count n = 0; n < out; ++n) to[n] += from[n];
+  // A loop each, over memory: what is rounded here is what the store kernels round.
+  if (const float* factor = finish.factor)
+    for (count n = 0; n < out; ++n) to[n] *= factor[n];
+  if (const auto* from = static_cast<const float*>(bias.data())) {
+    if (const float* more = finish.more) {
+      for (count n = 0; n < out; ++n) to[n] += from[n] + more[n];
+    } else {
+      for (count n = 0; n < out; ++n) to[n] += from[n];
+    }
+  }
   return true;
 }
 

@@ -108,6 +108,8 @@ LORA_ALWAYS_INLINE void fold_eight(const reg (&v)[8], float* out) noexcept {
 
 #include <lora/simd/columns.inl>
 
+#include <lora/simd/norms.inl>
+
 // 16 registers: 12 sums, the tokens and one element of W.
 template <class W>
 [[nodiscard]] const form* form_for(count tokens) noexcept {
