@@ -60,14 +60,14 @@ namespace detail {
  */
 class bounded_layer {
  public:
-  bounded_layer(const lora::linear& linear, std::span<const lora::low_rank_term> terms) : linear_(linear), terms_(terms) {
+  bounded_layer(const lora::linear& linear, const lora::low_rank_update& update) : linear_(linear), terms_(update.terms) {
     const lora::index_t in = linear.in();
     const lora::index_t out = linear.out();
     lora::index_t ranks = 0;
     effective_ = lora::uninit<double>(out, in);
     const auto widened = [](float w) { return static_cast<double>(w); };
     lora::apply(effective_, widened, linear.weight());
-    for (const auto& [a, b, scale] : terms) {
+    for (const auto& [a, b, scale] : terms_) {
       ranks += a.extent(0);
       for (lora::index_t o = 0; o < out; ++o)
         for (lora::index_t r = 0; r < a.extent(0); ++r)

@@ -85,7 +85,7 @@ TEST_CASE("io/diffusers: a configuration is PEFT's, for each component") {
   CHECK(loaded(configured("{" + basic + R"(,"unet.later":null})")).report.unknown_fields == std::vector<std::string>{"unet.later"});
   const auto wrong = [](const std::string& more) { return refused(configured("{" + basic + more + "}")); };
   CHECK(test::contains(wrong(R"(,"unet.use_dora":true)"),
-                       "lora_adapter_metadata, unet': the field 'use_dora' is true: DoRA is not supported"));
+                       "lora_adapter_metadata, unet': the field 'use_dora' is set, which is supported in folders of PEFT only"));
   CHECK(test::contains(wrong(R"(,"unet.r":2)"), "the field 'r' occurs twice"));
   CHECK(test::contains(wrong(R"(,"unet.rank_pattern":{"a":3})"), "has rank 2, but r and rank_pattern in lora_adapter_metadata say 3"));
   CHECK(test::contains(wrong(R"(,"r":2)"), "the key 'r' names no component"));

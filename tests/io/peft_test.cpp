@@ -288,11 +288,10 @@ TEST_CASE("io/peft: every field that changes the result is refused by name when 
     const char* value;
     const char* sentence;
   } cases[] = {
-      {"use_dora", "true", "is true: DoRA is not supported"},
-      {"lora_bias", "true", "is true: a bias of B is not supported"},
-      {"bias", "\"all\"", "is 'all': trained biases replace those of the base and are not supported"},
-      {"bias", "\"lora_only\"", "is 'lora_only': trained biases"},
-      {"fan_in_fan_out", "true", "is true: base weights stored as [in, out] are not supported"},
+      {"bias", "\"some\"", "is none of null, \"none\", \"all\" and \"lora_only\""},
+      {"bias", "true", "is none of null, \"none\", \"all\""},
+      {"lora_bias", "\"true\"", "is not a boolean"},
+      {"fan_in_fan_out", "[]", "is not a boolean"},
       {"modules_to_save", "[\"head\"]", "is set: whole modules replaced by trained ones are not supported"},
       {"layer_replication", "[[0,4],[2,5]]", "is set: it changes which layers the model has"},
       {"target_parameters", "[\"experts\"]", "is set: adapters of bare parameters (experts) are not supported"},
@@ -318,8 +317,8 @@ TEST_CASE("io/peft: every field that changes the result is refused by name when 
       {"monteclora_config", "{}", "is set: MonteCLoRA samples around the weights"},
       {"megatron_config", "{\"a\":1}", "is set: Megatron's parallel layers hold parts of the weights"},
       {"ensure_weight_tying", "true", "is true: tied layers share their adapters"},
-      {"use_dora", "1", "is set: DoRA is not supported"},
-      {"use_dora", "\"false\"", "is 'false': DoRA is not supported"},
+      {"use_dora", "1", "is not a boolean"},
+      {"use_dora", "\"false\"", "is not a boolean"},
       // none of PEFT 0.21.2
       {"use_next_year", "true", "is none that PEFT 0.21.2 has, and it is set: it may change what the adapter computes"},
       {"use_next_year", "1", "is none that PEFT 0.21.2 has, and it is set"},
@@ -377,18 +376,18 @@ TEST_CASE("io/peft: every tensor that is not a lora_A or lora_B weight is refuse
   };
   const std::string file = "'adapter_model.safetensors': tensor '";
   CHECK(with(prefix + "m.lora_magnitude_vector") ==
-        file + prefix + "m.lora_magnitude_vector': is a magnitude vector of DoRA, which is not supported");
+        file + prefix + "m.lora_magnitude_vector': is a magnitude of DoRA, but use_dora of adapter_config.json is false");
   CHECK(with(prefix + "e.lora_embedding_A") == file + prefix + "e.lora_embedding_A': adapts an embedding, which is not supported");
   CHECK(with(prefix + "e.lora_embedding_B") == file + prefix + "e.lora_embedding_B': adapts an embedding, which is not supported");
-  CHECK(with(prefix + "m.lora_B.bias") == file + prefix + "m.lora_B.bias': is a bias of B (lora_bias), which is not supported");
+  CHECK(with(prefix + "m.lora_B.bias") == file + prefix + "m.lora_B.bias': is a bias of B, but lora_bias of adapter_config.json is false");
   CHECK(with(prefix + "m.lora_diag") == file + prefix + "m.lora_diag': is a diagonal of KaSA, which is not supported");
   CHECK(with(prefix + "e.token_adapter.trainable_tokens_delta") ==
         file + prefix + "e.token_adapter.trainable_tokens_delta': holds trained embedding rows, which are not supported");
   CHECK(with(prefix + "m.base_layer.weight") ==
         file + prefix + "m.base_layer.weight': is a copy of a base tensor; saved bases are not supported");
   CHECK(with(prefix + "m.base_layer.bias") ==
-        file + prefix + "m.base_layer.bias': is a copy of a base tensor; saved bases are not supported");
-  CHECK(with(prefix + "m.bias") == file + prefix + "m.bias': is a trained bias, which is not supported");
+        file + prefix + "m.base_layer.bias': is a trained bias, but bias of adapter_config.json is \"none\"");
+  CHECK(with(prefix + "m.bias") == file + prefix + "m.bias': is a trained bias, but bias of adapter_config.json is \"none\"");
   CHECK(with(prefix + "head.weight") ==
         file + prefix + "head.weight': is not a lora_A or lora_B weight (modules_to_save is not supported)");
   CHECK(with("m.lora_A.weight") == file + "m.lora_A.weight': does not begin with 'base_model.model.', as the names of PEFT do");
@@ -397,6 +396,40 @@ TEST_CASE("io/peft: every tensor that is not a lora_A or lora_B weight is refuse
   CHECK(test::contains(with(prefix + "m.lora_A.default.weight"),
                        "': does not end in .lora_A.weight or .lora_B.weight (a name of the adapter inside"));
   CHECK(with("base_model.model.lora_A.weight") == file + "base_model.model.lora_A.weight': names no module");
+}
+
+TEST_CASE("io/peft: what the configuration announces must be there, once, for every module, and fit") {
+  const std::string file = "'adapter_model.safetensors': tensor '" + prefix;
+  const auto with = [](const std::string& field, const std::string& name, std::vector<std::size_t> shape, const char* type = "F32") {
+    test::safetensors_builder b;
+    pair(b, "m");
+    if (!name.empty()) b.zeros(prefix + name, std::move(shape), type, std::string(type) == "F64" ? 8 : 4);
+    return refused(config(field), b.bytes());
+  };
+  const std::string dora = R"("use_dora":true)";
+  const std::string bias = R"("lora_bias":true)";
+  const std::string all = R"("bias":"all")";
+  CHECK(with(dora, "m.lora_magnitude_vector", {5}).empty());
+  CHECK(with(bias, "m.lora_B.bias", {5}).empty());
+  CHECK(with(all, "m.base_layer.bias", {5}).empty());
+  CHECK(with(all, "other.bias", {7}).empty());
+  CHECK(with(all, "", {}).empty());
+  CHECK(with(dora, "", {}) ==
+        file + "m.lora_A.weight': has no lora_magnitude_vector beside it, but use_dora of adapter_config.json is true");
+  CHECK(with(bias, "", {}) == file + "m.lora_B.weight': has no bias beside it, but lora_bias of adapter_config.json is true");
+  CHECK(with(dora, "m.lora_magnitude_vector", {4}) == file + "m.lora_magnitude_vector': shape [4] is not [5], the outputs of its lora_B");
+  CHECK(with(bias, "m.lora_B.bias", {5, 1}) == file + "m.lora_B.bias': shape [5, 1] is not [5], the outputs of its lora_B");
+  CHECK(with(all, "other.bias", {7, 1}) == file + "other.bias': shape [7, 1] is not that of a bias");
+  CHECK(with(dora, "m.lora_magnitude_vector", {5}, "F64") == file + "m.lora_magnitude_vector': dtype f64 is not one of f32, f16 and bf16");
+  CHECK(with(all, "m.bias", {5}) == file + "m.bias': is a trained bias of an adapted module; its name would end in .base_layer.bias");
+  CHECK(with(all, "n.base_layer.bias", {5}) == file + "n.base_layer.bias': has no lora_A beside it");
+  CHECK(config_refused(config(dora + "," + bias)).starts_with("'c': use_dora and lora_bias are both true, which PEFT does not define"));
+  const peft_adapter a = adapter_folder(config(all), pair(test::safetensors_builder().zeros(prefix + "z.bias", {7}), "m").bytes()).load();
+  REQUIRE(a.adapter.modules.size() == 2);
+  CHECK(a.adapter.modules[1].name == "z");
+  CHECK(a.adapter.modules[1].weights.a.data() == nullptr);
+  CHECK(a.report.tensors_used == 3);
+  CHECK(parsed(config(R"("fan_in_fan_out":true)")).fan_in_fan_out);
 }
 
 TEST_CASE("io/peft: pairs, ranks, shapes and types are checked") {

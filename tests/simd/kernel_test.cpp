@@ -405,19 +405,24 @@ TEST_CASE_TEMPLATE("simd/kernel: widening a row is exact and touches nothing beh
   });
 }
 
-TEST_CASE_TEMPLATE("simd/kernel: storing sums adds the bias once, rounds once, keeps the order, and writes nothing else", Y, float,
-                   lora::bfloat16, lora::float16) {
+TEST_CASE_TEMPLATE(
+    "simd/kernel: storing sums applies the row factor, adds the bias once, rounds once, keeps the order, and writes nothing else", Y, float,
+    lora::bfloat16, lora::float16) {
   const Y unwritten = element_of<Y>(sentinel);
   for_each_table([&](const kernel_table& k) {
     for (const count rows : {1, 2, 5, 15, 16, 17, 31, 32, 33, 47, 48})
       for (const count tokens : {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 48, 64})
         for (int way = 0; way < 4; ++way)
-          for (const bool with_bias : {false, true}) {
+          for (const int with : {0, 1, 2, 3}) {
+            const bool with_bias = with % 2 != 0;
+            const bool with_factor = with / 2 != 0;
             const count stride = tokens + 3;
             std::vector<float> sums(static_cast<std::size_t>(rows * stride), quiet_nan);
             std::vector<float> bias(static_cast<std::size_t>(rows));
             numbers n{static_cast<std::uint32_t>(rows * 100 + tokens)};
             for (float& b : bias) b = n.next();
+            std::vector<float> factor(static_cast<std::size_t>(rows));
+            for (float& f : factor) f = n.next();
             for (count r = 0; r < rows; ++r)
               for (count m = 0; m < tokens; ++m) sums[static_cast<std::size_t>(r * stride + m)] = n.next();
             // Row-major with a gap; transposed; every third; rows and columns backwards.
@@ -427,12 +432,14 @@ TEST_CASE_TEMPLATE("simd/kernel: storing sums adds the bias once, rounds once, k
                 (row_stride < 0 ? -row_stride : row_stride) * tokens + (column_stride < 0 ? -column_stride : column_stride) * rows;
             std::vector<Y> memory(static_cast<std::size_t>(2 * reach + 1), unwritten);
             Y* y = memory.data() + reach;
-            lora::simd::storer<Y>(k.which)(
-                {sums.data(), stride, rows, tokens, with_bias ? bias.data() : nullptr, y, row_stride, column_stride});
+            lora::simd::storer<Y>(k.which)({sums.data(), stride, rows, tokens, with_bias ? bias.data() : nullptr, y, row_stride,
+                                            column_stride, with_factor ? factor.data() : nullptr});
             bool equal = true;
             for (count m = 0; m < tokens; ++m)
               for (count r = 0; r < rows; ++r) {
-                const float sum = sums[static_cast<std::size_t>(r * stride + m)];
+                volatile float product = sums[static_cast<std::size_t>(r * stride + m)];  // rounded, whatever this file is compiled for
+                if (with_factor) product = product * factor[static_cast<std::size_t>(r)];
+                const float sum = product;
                 const Y want = element_of<Y>(with_bias ? sum + bias[static_cast<std::size_t>(r)] : sum);
                 Y& got = y[m * row_stride + r * column_stride];
                 equal = equal && bits(got) == bits(want);
@@ -442,7 +449,7 @@ TEST_CASE_TEMPLATE("simd/kernel: storing sums adds the bias once, rounds once, k
             CAPTURE(rows);
             CAPTURE(tokens);
             CAPTURE(way);
-            CAPTURE(with_bias);
+            CAPTURE(with);
             REQUIRE(equal);
             REQUIRE(std::count(memory.begin(), memory.end(), unwritten) == static_cast<count>(memory.size()));
           }

@@ -157,9 +157,10 @@ class matrix {
  */
 class expected {
  public:
-  expected(lora::float_view<2> x, lora::float_view<2> w, std::span<const lora::low_rank_term> terms, lora::float_view<1> bias,
+  expected(lora::float_view<2> x, lora::float_view<2> w, const lora::low_rank_update& update, lora::float_view<1> bias,
            lora::dtype y = lora::dtype::f32)
       : columns_(w.extent(0)) {
+    const std::span<const lora::low_rank_term> terms = update.terms;
     const index_t in = w.extent(1);
     double ranks = 0;
     for (const auto& t : terms)
@@ -201,8 +202,16 @@ class expected {
             underflow += std::abs(b) * (std::abs(static_cast<double>(t.scale)) * static_cast<double>(in) + 1);
           }
         double bound = gamma(roundings_) * base + gamma(roundings_ + 6) * low + 2 * tiny * underflow;
-        if (bias.data() != nullptr) {
-          value += static_cast<double>(bias(n));
+        if (!update.row_factor.empty()) {
+          const double factor = static_cast<double>(update.row_factor[static_cast<std::size_t>(n)]);
+          value *= factor;
+          bound = std::abs(factor) * bound * (1 + u) + u * std::abs(value) + tiny;
+        }
+        const double own = bias.data() == nullptr || update.replaces_bias ? 0 : static_cast<double>(bias(n));
+        const double more = update.bias.empty() ? 0 : static_cast<double>(update.bias[static_cast<std::size_t>(n)]);
+        if (bias.data() != nullptr || !update.bias.empty()) {
+          if (own != 0 && more != 0) bound += u * std::abs(own + more);
+          value += own + more;
           bound += u * (std::abs(value) + bound) * (1 + 2 * u);  // u |y|
         }
         if (y != lora::dtype::f32) bound += roundoff(y) * (std::abs(value) + bound) + smallest(y);

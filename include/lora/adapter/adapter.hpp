@@ -20,11 +20,25 @@
 
 namespace lora::inline v0 {
 
-/** A [rank, in] down projection, B [out, rank] up projection, and the scale of their product. Views: the adapter's owner holds the memory. */
+/**
+ * A [rank, in] down projection, B [out, rank] up projection, and the scale of their product; and what else an adapter may say of a module,
+ * each [out] or left empty. Views: the adapter's owner holds the memory.
+ *
+ *     y = W x + base_bias + scale * (B (A x) + bias)                      PEFT's lora_bias: the bias of B is scaled too
+ *     y = magnitude / |W + scale B A|  * (W x + scale B (A x)) + base_bias    DoRA, the norms by rows
+ *
+ * A module with a trained_bias (PEFT's bias="all" and "lora_only") has that in place of base_bias; it may have nothing else, A and B empty.
+ */
 struct low_rank {
   any_view a;
   any_view b;
   float scale = 1.0f;
+  any_view bias{};          ///< of B
+  any_view magnitude{};     ///< of DoRA
+  any_view trained_bias{};  ///< replaces the base's
+
+  /** Whether there is more than A, B and the scale. */
+  [[nodiscard]] bool is_plain() const noexcept { return bias.size() == 0 && magnitude.size() == 0 && trained_bias.size() == 0; }
 };
 
 /** One adapted module of an adapter, under the name that the model uses for it ("model.layers.0.self_attn.q_proj"). */
@@ -43,8 +57,9 @@ struct adapter {
   std::vector<adapted_module> modules;
   std::shared_ptr<const void> owner;
   std::span<const std::byte>
-      region{};         ///< the memory that `owner` holds, when it is one piece: bind() refuses views that leave it. Empty: not known
-  content_hash base{};  ///< of the base model that it was trained on; all zero: not known
+      region{};  ///< the memory that `owner` holds, when it is one piece: bind() refuses views that leave it. Empty: not known
+  bool fan_in_fan_out = false;  ///< PEFT's field: some square W lies as [in, out]. Of others the shapes tell; see io::contract_of
+  content_hash base{};          ///< of the base model that it was trained on; all zero: not known
 };
 
 }  // namespace lora::inline v0

@@ -7,15 +7,22 @@
 //   lora::adapter_set none(model);                                              // the base alone
 //   lora::adapter_set one(model, {lora::bind(file.adapter, model)});            // one adapter
 //   lora::adapter_set set(model, {{style, 1.0f}, {facts, 0.5f}});               // shared_ptr<const bound_adapter>, weight
-//   std::span<const lora::low_rank_term> terms = set[fc1];
+//   const lora::low_rank_update update = set[fc1];                              // what forward() takes: terms, bias, row factor
+//   lora::adapter_set dora(model, {{bound, 1.0f}}, weights);                    // DoRA divides by norms of the weights' rows
+//
+// Whatever must be computed from the adapters (a sum of biases, the row factors of DoRA) is computed here, once, and never in a request.
 #ifndef LORA_ADAPTER_ADAPTER_SET_HPP
 #define LORA_ADAPTER_ADAPTER_SET_HPP
 
 #include <lora/adapter/bind.hpp>
+#include <lora/adapter/dora.hpp>
 
 namespace lora::inline v0 {
 
-/** An adapter in a set, and the factor on its scale; a weight of 0 switches it off. */
+/**
+ * An adapter in a set, and the factor on its scale, as PEFT's set_scale: a weight of 0 switches the low-rank terms and the bias of B off.
+ * A trained bias and the magnitude of DoRA stay, which with weight 0 is m / |W| * W x.
+ */
 struct weighted_adapter {
   std::shared_ptr<const bound_adapter> adapter;
   float weight = 1.0f;
@@ -34,22 +41,99 @@ class adapter_set {
 
   /**
    * Terms of each module in the order of the list.
-   * @throws bind_error when an adapter was bound to another contract; value_error when a weight is not finite.
+   * @throws bind_error when an adapter was bound to another contract; value_error when a weight is not finite, when two adapters bring a
+   *         trained bias for one module, when one with DoRA meets another in a module (what that means depends on PEFT's order of calls),
+   *         and for DoRA here: it needs the weights, see below.
    */
   adapter_set(const model_contract& model, std::vector<weighted_adapter> adapters)
       : first_(model.size() + 1, 0), adapters_(std::move(adapters)) {
+    gather(model);
+    for (const output& o : outputs_)
+      if (o.magnitude.data() != nullptr)
+        detail::raise<value_error>(detail::text() << "adapter_set: module " << detail::quote(model[o.module].name)
+                                                  << " has a magnitude of DoRA, which needs the weight: pass the weights of all modules");
+  }
+
+  /**
+   * As above, with DoRA: its row factors m / |W + s B A| are computed here. They hold for these weights; make a new set for others.
+   * @param weights  [out, in] of each module, by index; may be empty views where no adapter has DoRA, and views of transposed memory
+   * @throws shape_error when a weight that is needed is not [out, in]; value_error when it is missing or a row of W + s B A is zero.
+   * @par Cost  row_norms() for each module with DoRA.
+   */
+  template <class Isa = simd::isa_tag>
+  adapter_set(const model_contract& model, std::vector<weighted_adapter> adapters, std::span<const float_view<2>> weights)
+      : first_(model.size() + 1, 0), adapters_(std::move(adapters)) {
+    gather(model);
+    for (output& o : outputs_) {
+      if (o.magnitude.data() == nullptr) continue;
+      const module_contract& m = model[o.module];
+      if (o.module >= weights.size() || weights[o.module].data() == nullptr)
+        detail::raise<value_error>(detail::text()
+                                   << "adapter_set: the weight of module " << detail::quote(m.name) << " is missing, which DoRA needs");
+      o.factor = dora_factor(weights[o.module], terms_of(o.module), o.magnitude);
+    }
+  }
+
+  /** Number of modules of the model. */
+  [[nodiscard]] std::size_t size() const noexcept { return first_.size() - 1; }
+
+  /** What forward() adds to one module; empty where no adapter changes it. Valid as long as the set. @pre module < size() */
+  template <int Checks = LORA_CHECKS>
+  [[nodiscard]] low_rank_update operator[](std::size_t module) const noexcept {
+    if constexpr (Checks >= 1) {
+      if (module >= size()) LORA_ASSERT_HANDLER("adapter_set: module index out of range");
+    }
+    low_rank_update update;
+    update.terms = terms_of(module);
+    if (!output_of_.empty() && output_of_[module] != none) {
+      const output& o = outputs_[output_of_[module]];
+      update.bias = o.bias;
+      update.row_factor = o.factor;
+      update.replaces_bias = o.replaces_bias;
+    }
+    return update;
+  }
+
+  /** Ranks of all terms of a module, added up. */
+  [[nodiscard]] index_t rank(std::size_t module) const noexcept {
+    index_t sum = 0;
+    for (const low_rank_term& t : terms_of(module)) sum += t.a.extent(0);
+    return sum;
+  }
+
+  [[nodiscard]] std::span<const weighted_adapter> adapters() const noexcept { return adapters_; }
+
+ private:
+  /** What a module has beside its terms. */
+  struct output {
+    std::size_t module;
+    std::vector<float> bias;
+    std::vector<float> factor;
+    float_view<1> magnitude{};
+    bool replaces_bias = false;
+  };
+  static constexpr std::size_t none = static_cast<std::size_t>(-1);
+
+  [[nodiscard]] std::span<const low_rank_term> terms_of(std::size_t module) const noexcept {
+    return {terms_.data() + first_[module], first_[module + 1] - first_[module]};
+  }
+
+  void gather(const model_contract& model) {
     for (const auto& [adapter, weight] : adapters_) {
       if (adapter == nullptr) detail::raise<bind_error>(detail::text() << "adapter_set: a null adapter");
       if (!std::isfinite(weight))
         detail::raise<value_error>(detail::text() << "adapter_set: the weight of " << detail::quote(adapter->source()) << " is not finite");
       for (const bound_module& m : adapter->modules()) {
-        if (m.module >= model.size() || m.name != model[m.module].name || m.term.a.extent(1) != model[m.module].in ||
-            m.term.b.extent(0) != model[m.module].out)
+        const bool known = m.module < model.size() && m.name == model[m.module].name;
+        const bool fits =
+            known && (m.term.a.extent(0) == 0 ? m.trained_bias.extent(0) == model[m.module].out
+                                              : m.term.a.extent(1) == model[m.module].in && m.term.b.extent(0) == model[m.module].out);
+        if (!fits)
           detail::raise<bind_error>(detail::text() << "adapter_set: " << detail::quote(adapter->source()) << " was bound to another model");
         if (!std::isfinite(m.term.scale * weight))
           detail::raise<value_error>(detail::text()
                                      << "adapter_set: scale times weight of " << detail::quote(adapter->source()) << " is not finite");
-        ++first_[m.module + 1];
+        if (m.term.a.extent(0) != 0) ++first_[m.module + 1];
       }
     }
     for (std::size_t i = 0; i < model.size(); ++i) first_[i + 1] += first_[i];
@@ -57,36 +141,48 @@ class adapter_set {
     std::vector<std::size_t> next(first_.begin(), first_.end() - 1);
     for (const auto& [adapter, weight] : adapters_)
       for (const bound_module& m : adapter->modules()) {
-        low_rank_term& t = terms_[next[m.module]++];
-        t = m.term;
-        t.scale = m.term.scale * weight;
+        if (m.term.a.extent(0) != 0) {
+          low_rank_term& t = terms_[next[m.module]++];
+          t = m.term;
+          t.scale = m.term.scale * weight;
+        }
+        add_output(model, *adapter, m, weight);
       }
+    for (const output& o : outputs_)
+      if (o.magnitude.data() != nullptr && terms_of(o.module).size() > 1)
+        detail::raise<value_error>(detail::text() << "adapter_set: module " << detail::quote(model[o.module].name)
+                                                  << " has an adapter with DoRA and another one; their sum is not defined");
   }
 
-  /** Number of modules of the model. */
-  [[nodiscard]] std::size_t size() const noexcept { return first_.size() - 1; }
-
-  /** The terms of one module; empty where no adapter changes it. Valid as long as the set. @pre module < size() */
-  template <int Checks = LORA_CHECKS>
-  [[nodiscard]] std::span<const low_rank_term> operator[](std::size_t module) const noexcept {
-    if constexpr (Checks >= 1) {
-      if (module >= size()) LORA_ASSERT_HANDLER("adapter_set: module index out of range");
+  /** Biases are summed in f32, in list order. */
+  void add_output(const model_contract& model, const bound_adapter& adapter, const bound_module& m, float weight) {
+    const bool has_bias = m.bias.data() != nullptr && m.term.scale * weight != 0.0f;
+    if (!has_bias && m.magnitude.data() == nullptr && m.trained_bias.data() == nullptr) return;
+    if (output_of_.empty()) output_of_.assign(model.size(), none);
+    if (output_of_[m.module] == none) {
+      output_of_[m.module] = outputs_.size();
+      outputs_.push_back({m.module, {}, {}});
     }
-    return {terms_.data() + first_[module], first_[module + 1] - first_[module]};
+    output& o = outputs_[output_of_[m.module]];
+    if (m.magnitude.data() != nullptr) o.magnitude = m.magnitude;
+    if (m.trained_bias.data() != nullptr && o.replaces_bias)
+      detail::raise<value_error>(detail::text()
+                                 << "adapter_set: " << detail::quote(adapter.source()) << " and another adapter both replace "
+                                 << "the bias of module " << detail::quote(m.name));
+    if ((has_bias || m.trained_bias.data() != nullptr) && o.bias.empty())
+      o.bias.assign(static_cast<std::size_t>(model[m.module].out), 0.0f);
+    const float scale = m.term.scale * weight;
+    for (std::size_t i = 0; i < o.bias.size(); ++i) {
+      if (m.trained_bias.data() != nullptr) o.bias[i] += m.trained_bias(static_cast<index_t>(i));
+      if (has_bias) o.bias[i] += scale * m.bias(static_cast<index_t>(i));
+    }
+    o.replaces_bias = o.replaces_bias || m.trained_bias.data() != nullptr;
   }
 
-  /** Ranks of all terms of a module, added up. */
-  [[nodiscard]] index_t rank(std::size_t module) const noexcept {
-    index_t sum = 0;
-    for (const low_rank_term& t : (*this)[module]) sum += t.a.extent(0);
-    return sum;
-  }
-
-  [[nodiscard]] std::span<const weighted_adapter> adapters() const noexcept { return adapters_; }
-
- private:
   std::vector<std::size_t> first_;  // module i has terms [first_[i], first_[i + 1])
   std::vector<low_rank_term> terms_;
+  std::vector<std::size_t> output_of_;  // by module, an index into outputs_ or none; empty when there are no outputs
+  std::vector<output> outputs_;
   std::vector<weighted_adapter> adapters_;
 };
 

@@ -28,8 +28,11 @@ struct bind_options {
 /** One module of a bound adapter: which module of the contract it changes, and how. The name tells contracts of equal shapes apart. */
 struct bound_module {
   std::size_t module;
-  low_rank_term term;
+  low_rank_term term;  ///< of rank 0 where only a bias was trained
   std::string name;
+  float_view<1> bias{};          ///< of B, or none
+  float_view<1> magnitude{};     ///< of DoRA, or none
+  float_view<1> trained_bias{};  ///< in place of the base's, or none
 };
 
 /** An adapter that was checked against a contract. Immutable, move-only; share it by std::shared_ptr, between sets and threads. */
@@ -77,18 +80,21 @@ inline void check_region(const any_view& v, const char* which, const adapter& so
                       << " bytes, not all of them inside the " << size << " bytes that the adapter owns");
 }
 
-/** A or B in place, as what a product takes. */
-inline float_view<2> as_factor(const any_view& v, const char* which, const adapter& source, const std::string& module) {
-  if (v.rank() != 2) raise_bind(source, module, text() << which << " has shape " << shape_text{v.shape(), v.rank()} << ", not two axes");
+/** A, B or a vector in place, as what a product takes. */
+template <std::size_t R>
+float_view<R> as_factor(const any_view& v, const char* which, const adapter& source, const std::string& module) {
+  if (v.rank() != R)
+    raise_bind(source, module,
+               text() << which << " has shape " << shape_text{v.shape(), v.rank()} << (R == 2 ? ", not two axes" : ", not one axis"));
   if (!v.is_aligned()) raise_bind(source, module, text() << which << " is not aligned for its elements");
   check_region(v, which, source, module);
   switch (v.type()) {
     case dtype::f32:
-      return v.as<const float, 2>();
+      return v.as<const float, R>();
     case dtype::f16:
-      return v.as<const float16, 2>();
+      return v.as<const float16, R>();
     case dtype::bf16:
-      return v.as<const bfloat16, 2>();
+      return v.as<const bfloat16, R>();
     default:
       raise_bind(source, module, text() << which << " has dtype " << name_of(v.type()) << "; supported: f32 f16 bf16");
   }
@@ -103,10 +109,23 @@ inline void check_finite(const float_view<2>& factor, const char* which, const a
   });
 }
 
+/** A vector [out] of a module, or none. */
+inline float_view<1> as_vector(const any_view& v, const char* which, index_t out, bool finite, const adapter& source,
+                               const std::string& module) {
+  if (v.size() == 0) return {};
+  const float_view<1> vector = as_factor<1>(v, which, source, module);
+  if (vector.extent(0) != out)
+    raise_bind(source, module, text() << which << " " << shape_of(vector) << " does not fit the " << out << " outputs of the module");
+  for (index_t i = 0; finite && i < out; ++i)
+    if (!std::isfinite(vector(i))) raise_bind(source, module, text() << which << " holds a NaN or an infinity at [" << i << "]");
+  return vector;
+}
+
 }  // namespace detail
 
 /**
- * Checks every module of `source` against `model`: the name exists and comes once, A is [rank, in], B is [out, rank], the dtypes can be
+ * Checks every module of `source` against `model`: the name exists and comes once, A is [rank, in], B is [out, rank], biases and magnitudes
+ * are [out], the dtypes can be
  * computed with, the scale is finite, each tensor lies inside the region that the adapter owns (if it says one), and the adapter was
  * trained on this base (if both say which). Nothing is left out: a module that does not fit refuses the whole adapter.
  *
@@ -130,8 +149,17 @@ inline bound_adapter bind(const adapter& source, const model_contract& model, co
     if (seen[index]) detail::raise_bind(source, name, text() << "is adapted twice");
     seen[index] = true;
     const module_contract& m = model[index];
-    const auto a = detail::as_factor(weights.a, "lora_A", source, name);
-    const auto b = detail::as_factor(weights.b, "lora_B", source, name);
+    const bool finite = options.require_finite;
+    bound_module b_module{index, {}, name};
+    b_module.trained_bias = detail::as_vector(weights.trained_bias, "the trained bias", m.out, finite, source, name);
+    if (weights.a.data() == nullptr && weights.b.data() == nullptr && b_module.trained_bias.data() != nullptr) {
+      if (weights.bias.size() != 0 || weights.magnitude.size() != 0)
+        detail::raise_bind(source, name, text() << "has a bias of B or a magnitude, but neither A nor B");
+      bound.modules_.push_back(std::move(b_module));
+      continue;
+    }
+    const auto a = detail::as_factor<2>(weights.a, "lora_A", source, name);
+    const auto b = detail::as_factor<2>(weights.b, "lora_B", source, name);
     const index_t w_shape[2] = {m.out, m.in};
     if (a.extent(1) != m.in || b.extent(0) != m.out || a.extent(0) != b.extent(1))
       detail::raise_bind(source, name,
@@ -139,11 +167,16 @@ inline bound_adapter bind(const adapter& source, const model_contract& model, co
                                 << detail::shape_text{w_shape, 2});
     if (a.extent(0) == 0) detail::raise_bind(source, name, text() << "has rank 0");
     if (!std::isfinite(weights.scale)) detail::raise_bind(source, name, text() << "the scale is not finite");
-    if (options.require_finite) {
+    if (finite) {
       detail::check_finite(a, "lora_A", source, name);
       detail::check_finite(b, "lora_B", source, name);
     }
-    bound.modules_.push_back({index, {a, b, weights.scale}, name});
+    b_module.term = {a, b, weights.scale};
+    b_module.bias = detail::as_vector(weights.bias, "the bias of B", m.out, finite, source, name);
+    b_module.magnitude = detail::as_vector(weights.magnitude, "the magnitude", m.out, finite, source, name);
+    if (b_module.bias.data() != nullptr && b_module.magnitude.data() != nullptr)
+      detail::raise_bind(source, name, text() << "has both a bias of B and a magnitude: PEFT does not define lora_bias with DoRA");
+    bound.modules_.push_back(std::move(b_module));
   }
   return bound;
 }

@@ -19,11 +19,18 @@
 
 namespace lora::inline v0 {
 
-/** A linear module of the base: weight [out, in]. */
+/** How the elements of a weight lie in the base's file. */
+enum class weight_layout : unsigned char {
+  out_in,  ///< [out, in], row by row: torch's Linear
+  in_out,  ///< [in, out]: GPT-2's Conv1D, PEFT's fan_in_fan_out; used in place through a transposed view
+};
+
+/** A linear module of the base: weight [out, in], whichever way it lies. */
 struct module_contract {
   std::string name;
   index_t out = 0;
   index_t in = 0;
+  weight_layout layout = weight_layout::out_in;
 };
 
 class model_contract {
@@ -31,7 +38,7 @@ class model_contract {
   static constexpr std::size_t not_found = static_cast<std::size_t>(-1);
 
   /** Adds a module and gives its index. @throws value_error when the name is taken; shape_error when an extent is negative. */
-  std::size_t add(std::string name, index_t out, index_t in) {
+  std::size_t add(std::string name, index_t out, index_t in, weight_layout layout = weight_layout::out_in) {
     if (out < 0 || in < 0)
       detail::raise<shape_error>(detail::text() << "module " << detail::quote(name) << ": extents must not be negative");
     const std::size_t at = lower_bound(name);
@@ -39,7 +46,7 @@ class model_contract {
       detail::raise<value_error>(detail::text() << "module " << detail::quote(name) << " is already in the contract");
     const std::size_t index = modules_.size();
     if (by_name_.capacity() == index) by_name_.reserve(2 * index + 8);  // so that nothing can fail between the two insertions
-    modules_.push_back({std::move(name), out, in});
+    modules_.push_back({std::move(name), out, in, layout});
     by_name_.insert(by_name_.begin() + static_cast<std::ptrdiff_t>(at), index);
     return index;
   }

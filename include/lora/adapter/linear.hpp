@@ -33,15 +33,14 @@ class basic_linear {
   [[nodiscard]] index_t in() const noexcept { return weight_.extent(1); }
 
   // The class is one type for the whole program, the kernels belong to one set of -m flags: hence the first template argument.
-  /** y [n, out] = x [n, in] through the module and `terms`. Errors, cost, accuracy, bits and threads as lora::forward. */
+  /** y [n, out] = x [n, in] through the module and what an adapter_set says of it, or a list of terms. Errors, cost, accuracy, bits and threads as lora::forward. */
   template <class Isa = simd::isa_tag, int Checks = LORA_CHECKS, class Y, class X>
-  void forward(Y&& y, const X& x, std::span<const low_rank_term> terms, workspace& scratch, const forward_options& options = {}) const {
-    lora::forward<Checks>(y, x, weight_, terms, bias_, scratch, options);
+  void forward(Y&& y, const X& x, const low_rank_update& update, workspace& scratch, const forward_options& options = {}) const {
+    lora::forward<Checks>(y, x, weight_, update, bias_, scratch, options);
   }
   template <class Isa = simd::isa_tag, int Checks = LORA_CHECKS, class Y, class X, executor E>
-  void forward(Y&& y, const X& x, std::span<const low_rank_term> terms, workspace& scratch, E& ex,
-               const forward_options& options = {}) const {
-    lora::forward<Checks>(y, x, weight_, terms, bias_, scratch, ex, options);
+  void forward(Y&& y, const X& x, const low_rank_update& update, workspace& scratch, E& ex, const forward_options& options = {}) const {
+    lora::forward<Checks>(y, x, weight_, update, bias_, scratch, ex, options);
   }
 
  private:

@@ -7,8 +7,9 @@
 //   for (const auto& m : loaded.adapter.modules) use(m.name, m.weights.a, m.weights.b, m.weights.scale);
 //   for (const auto& p : loaded.report.unused_patterns) log(p);
 //
-// Whatever would make the result differ from PEFT's is refused by name: configuration fields (io/peft_config.hpp), tensors that are not
-// lora_A or lora_B weights, A without B, ranks that disagree, pattern keys outside the supported subset (io/pattern.hpp).
+// Biases of B (lora_bias), magnitudes of DoRA and trained biases come with their modules. Whatever would make the result differ from PEFT's is
+// refused by name: configuration fields (io/peft_config.hpp), other tensors, A without B, ranks that disagree, tensors that the configuration
+// does not announce or announces in vain, pattern keys outside the supported subset (io/pattern.hpp).
 #ifndef LORA_IO_PEFT_HPP
 #define LORA_IO_PEFT_HPP
 
@@ -39,7 +40,8 @@ struct load_report {
 };
 
 struct peft_adapter {
-  lora::adapter adapter;  ///< in the order of the A tensors in the file; `owner` keeps the mapping, or the copy
+  /** In the order of the A tensors in the file, then modules with a trained bias only; `owner` keeps the mapping, or the copy. */
+  lora::adapter adapter;
   peft_config config;
   load_report report;
   std::size_t bytes_copied = 0;  ///< see safetensors::bytes_copied()
@@ -108,6 +110,10 @@ class peft_patterns {
 inline constexpr std::string_view peft_prefix = "base_model.model.";
 inline constexpr std::string_view peft_a = ".lora_A.weight";
 inline constexpr std::string_view peft_b = ".lora_B.weight";
+inline constexpr std::string_view peft_b_bias = ".lora_B.bias";
+inline constexpr std::string_view peft_magnitude = ".lora_magnitude_vector";
+inline constexpr std::string_view peft_wrapped_bias = ".base_layer.bias";  // of a module that is adapted too
+inline constexpr std::string_view peft_bias = ".bias";                     // of one that is not
 
 /** The module in base_model.model.<module><suffix>; empty when the name is not of that form. */
 [[nodiscard]] inline std::string_view peft_module(std::string_view name, std::string_view suffix) noexcept {
@@ -118,13 +124,10 @@ inline constexpr std::string_view peft_b = ".lora_B.weight";
 /** Why a tensor is not used, told from its name. */
 [[nodiscard]] inline const char* peft_stranger(std::string_view name) noexcept {
   const auto has = [&](std::string_view part) { return name.find(part) != std::string_view::npos; };
-  if (has("lora_magnitude_vector")) return "is a magnitude vector of DoRA, which is not supported";
   if (has("lora_embedding_A") || has("lora_embedding_B")) return "adapts an embedding, which is not supported";
   if (has("lora_diag")) return "is a diagonal of KaSA, which is not supported";
   if (has("trainable_tokens_delta")) return "holds trained embedding rows, which are not supported";
-  if (name.ends_with(".lora_B.bias")) return "is a bias of B (lora_bias), which is not supported";
   if (has(".base_layer.")) return "is a copy of a base tensor; saved bases are not supported";
-  if (name.ends_with(".bias")) return "is a trained bias, which is not supported";
   if (!name.starts_with(peft_prefix)) return "does not begin with 'base_model.model.', as the names of PEFT do";
   if (name.ends_with(peft_a) || name.ends_with(peft_b)) return "names no module";
   if (has(".lora_A.") || has(".lora_B."))
@@ -169,6 +172,67 @@ inline void require_matrix(const io::safetensors& file, const io::safetensors::t
     raise<io_error>(about_tensor(file.path(), t.name()) << "shape " << shape_text{t.shape(), t.rank()} << " is not that of a matrix");
 }
 
+inline void require_vector(const io::safetensors& file, const io::safetensors::tensor& t, index_t out) {
+  if (t.type() != dtype::f32 && t.type() != dtype::f16 && t.type() != dtype::bf16)
+    raise<io_error>(about_tensor(file.path(), t.name()) << "dtype " << name_of(t.type()) << " is not one of f32, f16 and bf16");
+  if (t.rank() != 1 || t.shape()[0] == 0 || (out >= 0 && t.shape()[0] != out)) {
+    text problem = about_tensor(file.path(), t.name());
+    problem << "shape " << shape_text{t.shape(), t.rank()} << " is not ";
+    if (out >= 0)
+      problem << "[" << out << "], the outputs of its lora_B";
+    else
+      problem << "that of a bias";
+    raise<io_error>(problem);
+  }
+}
+
+/** What a tensor beside A and B belongs to. */
+struct peft_extra {
+  std::string_view module;  // empty: it is none of these
+  std::string_view suffix;
+};
+[[nodiscard]] inline peft_extra peft_extra_of(std::string_view name) noexcept {
+  for (const std::string_view suffix : {peft_b_bias, peft_magnitude, peft_wrapped_bias, peft_bias})
+    if (const std::string_view module = peft_module(name, suffix); !module.empty()) return {module, suffix};
+  return {};
+}
+
+/**
+ * Whether an extra tensor is announced by the configuration and has its pair; trained biases of modules that are not adapted become modules
+ * of their own.
+ */
+inline void check_peft_extra(io::peft_adapter& out, const io::safetensors& file, const io::safetensors::tensor& t, const peft_extra& e) {
+  const bool trained = e.suffix == peft_wrapped_bias || e.suffix == peft_bias;
+  const bool announced = trained ? out.config.trains_bias : e.suffix == peft_magnitude ? out.config.use_dora : out.config.lora_bias;
+  if (!announced)
+    raise<io_error>(about_tensor(file.path(), t.name()) << (trained                      ? "is a trained bias, but bias"
+                                                            : e.suffix == peft_magnitude ? "is a magnitude of DoRA, but use_dora"
+                                                                                         : "is a bias of B, but lora_bias")
+                                                        << " of adapter_config.json is " << (trained ? "\"none\"" : "false"));
+  const std::string partner = std::string(peft_prefix).append(e.module).append(peft_a);
+  const bool paired = file.find(partner) != nullptr;
+  if (e.suffix == peft_bias) {
+    if (paired)
+      raise<io_error>(about_tensor(file.path(), t.name())
+                      << "is a trained bias of an adapted module; its name would end in .base_layer.bias");
+    require_vector(file, t, -1);
+    adapted_module m;
+    m.name = e.module;
+    m.weights.trained_bias = t.view();
+    out.adapter.modules.push_back(std::move(m));
+  } else if (!paired) {
+    raise<io_error>(about_tensor(file.path(), t.name()) << "has no lora_A beside it");
+  }
+}
+
+/** The tensor of a module with this suffix, checked; empty when there is none. */
+inline any_view peft_vector(const io::safetensors& file, std::string_view module, std::string_view suffix, index_t rows) {
+  const io::safetensors::tensor* const t = file.find(std::string(peft_prefix).append(module).append(suffix));
+  if (t == nullptr) return {};
+  require_vector(file, *t, rows);
+  return t->view();
+}
+
 /** Pairs the tensors of `file` and gives each pair its rank and scale by out.config: load_peft without the disk. */
 inline void assemble_peft(io::peft_adapter& out, const io::safetensors& file, const std::string& config_path) {
   peft_patterns<index_t> ranks(out.config.rank_pattern, "rank_pattern", config_path);
@@ -180,6 +244,7 @@ inline void assemble_peft(io::peft_adapter& out, const io::safetensors& file, co
     const std::string_view module = peft_module(a.name(), peft_a);
     if (module.empty()) {
       const std::string_view module_of_b = peft_module(a.name(), peft_b);
+      if (!peft_extra_of(a.name()).module.empty()) continue;  // looked at below
       if (module_of_b.empty()) raise<io_error>(about_tensor(file.path(), a.name()) << peft_stranger(a.name()));
       const std::string partner = std::string(peft_prefix).append(module_of_b).append(peft_a);
       if (file.find(partner) == nullptr) raise<io_error>(about_tensor(file.path(), a.name()) << "has no lora_A beside it");
@@ -201,8 +266,20 @@ inline void assemble_peft(io::peft_adapter& out, const io::safetensors& file, co
                                                           << ", but r and rank_pattern of adapter_config.json say " << rank);
     if (!(std::abs(alpha) <= static_cast<double>(FLT_MAX)))
       raise<io_error>(text() << quote(config_path) << ": the alpha of module " << quote(module) << " does not fit a float");
-    out.adapter.modules.push_back({std::string(module), {a.view(), b->view(), scale_for(alpha, rank, rule)}});
+    low_rank weights{a.view(), b->view(), scale_for(alpha, rank, rule)};
+    if (out.config.lora_bias) weights.bias = peft_vector(file, module, peft_b_bias, b->shape()[0]);
+    if (out.config.use_dora) weights.magnitude = peft_vector(file, module, peft_magnitude, b->shape()[0]);
+    if (out.config.trains_bias) weights.trained_bias = peft_vector(file, module, peft_wrapped_bias, b->shape()[0]);
+    if (out.config.lora_bias && weights.bias.size() == 0)
+      raise<io_error>(about_tensor(file.path(), b->name()) << "has no bias beside it, but lora_bias of adapter_config.json is true");
+    if (out.config.use_dora && weights.magnitude.size() == 0)
+      raise<io_error>(about_tensor(file.path(), a.name())
+                      << "has no lora_magnitude_vector beside it, but use_dora of adapter_config.json is true");
+    out.adapter.modules.push_back({std::string(module), weights});
   }
+  for (const io::safetensors::tensor& t : file.tensors())
+    if (const peft_extra e = peft_extra_of(t.name()); !e.module.empty()) check_peft_extra(out, file, t, e);
+  out.adapter.fan_in_fan_out = out.config.fan_in_fan_out;
   if (out.adapter.modules.empty()) raise<io_error>(text() << quote(file.path()) << ": the adapter adapts no module");
   ranks.report_unused(out.report.unused_patterns);
   alphas.report_unused(out.report.unused_patterns);

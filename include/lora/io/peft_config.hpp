@@ -33,6 +33,10 @@ struct peft_config {
   index_t rank = 0;  ///< "r"
   double alpha = 0;  ///< "lora_alpha"
   bool use_rslora = false;
+  bool use_dora = false;
+  bool lora_bias = false;                            ///< B has a bias, which is scaled
+  bool fan_in_fan_out = false;                       ///< W lies as [in, out] in some modules: see io::contract_of
+  bool trains_bias = false;                          ///< "bias" is "all" or "lora_only": biases in the file replace the base's
   std::vector<pattern_value<index_t>> rank_pattern;  ///< in the order of the file
   std::vector<pattern_value<double>> alpha_pattern;  ///< in the order of the file
   std::string base_model_name_or_path;               ///< empty when null or absent, like the next three
@@ -62,7 +66,6 @@ enum class peft_rule : std::uint8_t {
   flag,      // null or false
   list,      // null or an empty array or object
   absent,    // null: for PEFT even an empty object switches it on
-  bias,      // null or "none"
   init,      // null, true, false, "gaussian", "orthogonal"
 };
 
@@ -79,12 +82,12 @@ inline constexpr peft_field peft_fields[] = {
     {"arrow_config", peft_rule::absent, "Arrow routes between adapters"},
     {"auto_mapping", peft_rule::harmless, ""},
     {"base_model_name_or_path", peft_rule::used, ""},
-    {"bias", peft_rule::bias, "trained biases replace those of the base and are not supported"},
+    {"bias", peft_rule::used, ""},
     {"corda_config", peft_rule::harmless, ""},  // this and the next three only steer init_lora_weights, which is checked itself
     {"ensure_weight_tying", peft_rule::flag, "tied layers share their adapters, which is not supported"},
     {"eva_config", peft_rule::harmless, ""},
     {"exclude_modules", peft_rule::harmless, ""},  // the tensors in the file say what is adapted, here and for layers_* and target_modules
-    {"fan_in_fan_out", peft_rule::flag, "base weights stored as [in, out] are not supported"},
+    {"fan_in_fan_out", peft_rule::used, ""},
     {"inference_mode", peft_rule::harmless, ""},
     {"init_lora_weights", peft_rule::init,
      "only true, false, \"gaussian\" and \"orthogonal\" are supported; others can rewrite the base weights"},
@@ -94,7 +97,7 @@ inline constexpr peft_field peft_fields[] = {
     {"layers_to_transform", peft_rule::harmless, ""},
     {"loftq_config", peft_rule::harmless, ""},
     {"lora_alpha", peft_rule::used, ""},
-    {"lora_bias", peft_rule::flag, "a bias of B is not supported"},
+    {"lora_bias", peft_rule::used, ""},
     {"lora_dropout", peft_rule::harmless, ""},  // the identity at inference
     {"lora_ga_config", peft_rule::harmless, ""},
     {"megatron_config", peft_rule::absent, "Megatron's parallel layers hold parts of the weights"},
@@ -113,7 +116,7 @@ inline constexpr peft_field peft_fields[] = {
     {"task_type", peft_rule::used, ""},
     {"trainable_token_indices", peft_rule::list, "trained embedding rows are not supported"},
     {"use_bdlora", peft_rule::absent, "block-diagonal factors are not supported"},
-    {"use_dora", peft_rule::flag, "DoRA is not supported"},
+    {"use_dora", peft_rule::used, ""},
     {"use_qalora", peft_rule::flag, "QALoRA pools the input before A"},
     {"use_rslora", peft_rule::used, ""},
     {"velora_config", peft_rule::absent, "VeLoRA is not supported"},
@@ -161,6 +164,7 @@ class peft_config_reader final : public json_events {
     if (!has("peft_type")) refuse("the field 'peft_type' is missing");
     if (!has("r")) refuse("the field 'r' is missing");
     if (!has("lora_alpha")) refuse("the field 'lora_alpha' is missing");
+    if (out_.use_dora && out_.lora_bias) refuse("use_dora and lora_bias are both true, which PEFT does not define");
     refuse_duplicates(out_.rank_pattern, "rank_pattern");
     refuse_duplicates(out_.alpha_pattern, "alpha_pattern");
     std::vector<std::string_view> unknown(out_.unknown_fields.begin(), out_.unknown_fields.end());
@@ -252,9 +256,6 @@ class peft_config_reader final : public json_events {
       case peft_rule::absent:
         if (v.what == kind::null) return;
         break;
-      case peft_rule::bias:
-        if (v.what == kind::null || (v.what == kind::string && *string_ == "none")) return;
-        break;
       case peft_rule::init:
         if (off || v.what == kind::yes || (v.what == kind::string && (*string_ == "gaussian" || *string_ == "orthogonal"))) return;
         break;
@@ -272,9 +273,13 @@ class peft_config_reader final : public json_events {
     } else if (name_ == "lora_alpha") {
       if (v.what != kind::natural && v.what != kind::number) refuse_field("is not a number");
       out_.alpha = v.number;
-    } else if (name_ == "use_rslora") {
+    } else if (bool* const to = flag()) {
       if (v.what != kind::yes && v.what != kind::no && v.what != kind::null) refuse_field("is not a boolean");
-      out_.use_rslora = v.what == kind::yes;
+      *to = v.what == kind::yes;
+    } else if (name_ == "bias") {
+      out_.trains_bias = v.what == kind::string && (*string_ == "all" || *string_ == "lora_only");
+      if (!out_.trains_bias && v.what != kind::null && !(v.what == kind::string && *string_ == "none"))
+        refuse_field("is none of null, \"none\", \"all\" and \"lora_only\"");
     } else if (name_ == "peft_type") {
       if (v.what != kind::string || *string_ != "LORA") refuse_field("is not \"LORA\", the only type that is supported");
     } else if (is_pattern()) {
@@ -283,6 +288,14 @@ class peft_config_reader final : public json_events {
       if (v.what != kind::string && v.what != kind::null) refuse_field("is neither a string nor null");
       if (v.what == kind::string) keep_string();
     }
+  }
+
+  [[nodiscard]] bool* flag() noexcept {
+    return name_ == "use_rslora"       ? &out_.use_rslora
+           : name_ == "use_dora"       ? &out_.use_dora
+           : name_ == "lora_bias"      ? &out_.lora_bias
+           : name_ == "fan_in_fan_out" ? &out_.fan_in_fan_out
+                                       : nullptr;
   }
 
   void keep_string() {

@@ -61,7 +61,7 @@ struct transposed_job {
   const float* x;  // as turn_tokens leaves it
   count tokens;
   float* sums;  // [tokens, out] with rows of sums_stride(out): what W's product is added to
-  float_view<1> bias;
+  epilogue finish;
   void* y;
   count y_size;
   count y_row_stride;
@@ -78,16 +78,12 @@ inline void run_transposed(const transposed_job& job, count begin, count end, fl
     const count size = bytes_of(job.w.type());
     job.run({static_cast<const char*>(job.w.data()) + n * size, job.w.stride(1), job.w.extent(1), columns, job.x, job.tokens, job.sums + n,
              stride, job.fetch});
-    const float* bias = nullptr;
-    if (job.bias.data() != nullptr) {
-      widen(*job.kernels, job.bias.type(), static_cast<const char*>(job.bias.data()) + n * job.bias.stride(0) * bytes_of(job.bias.type()),
-            job.bias.stride(0), tile_bias, columns);
-      bias = tile_bias;
-    }
+    const float* bias = bias_of(*job.kernels, job.finish, n, columns, tile_bias);
+    const float* factor = job.finish.factor == nullptr ? nullptr : job.finish.factor + n;
     for (count m = 0; m < job.tokens; ++m)
       job.store({job.sums + m * stride + n, 1, columns, 1, bias,
                  static_cast<char*>(job.y) + (m * job.y_row_stride + n * job.y_column_stride) * job.y_size, job.y_row_stride,
-                 job.y_column_stride});
+                 job.y_column_stride, factor});
   }
 }
 

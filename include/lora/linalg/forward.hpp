@@ -38,8 +38,13 @@ template <class View>
   return {v.shape().array().data(), View::rank()};
 }
 
-inline void check_forward(const float_view<2>& y, const float_view<2>& x, const float_view<2>& w, std::span<const low_rank_term> terms,
+[[noreturn, gnu::cold, gnu::noinline]] inline void raise_forward_span(const char* which, std::size_t size, shape_text w) {
+  raise<shape_error>(text() << "forward: " << which << " of the update has " << size << " elements but w is " << w);
+}
+
+inline void check_forward(const float_view<2>& y, const float_view<2>& x, const float_view<2>& w, const low_rank_update& update,
                           const float_view<1>& bias) {
+  const std::span<const low_rank_term> terms = update.terms;
   const index_t n = x.extent(0);
   const index_t in = x.extent(1);
   const index_t out = w.extent(0);
@@ -47,6 +52,10 @@ inline void check_forward(const float_view<2>& y, const float_view<2>& x, const 
   if (y.extent(0) != n) raise_forward("y", shape_of(y), "x", shape_of(x), 0, false);
   if (y.extent(1) != out) raise_forward("y", shape_of(y), "w", shape_of(w), 0, false);
   if (bias.data() != nullptr && bias.extent(0) != out) raise_forward("bias", shape_of(bias), "w", shape_of(w), 0, false);
+  if (!update.bias.empty() && update.bias.size() != static_cast<std::size_t>(out))
+    raise_forward_span("the bias", update.bias.size(), shape_of(w));
+  if (!update.row_factor.empty() && update.row_factor.size() != static_cast<std::size_t>(out))
+    raise_forward_span("the row factor", update.row_factor.size(), shape_of(w));
   for (std::size_t i = 0; i < terms.size(); ++i) {
     const auto& [a, b, scale] = terms[i];
     if (a.extent(1) != in) raise_forward("a", shape_of(a), "x", shape_of(x), i, true);
@@ -61,19 +70,24 @@ inline void check_forward(const float_view<2>& y, const float_view<2>& x, const 
 
 /** What LORA_CHECKS >= 2 asserts before the first write; a pointer to the sentence, or null when all is well. */
 [[nodiscard]] inline const char* forward_aliasing(const float_view<2>& y, const float_view<2>& x, const float_view<2>& w,
-                                                  std::span<const low_rank_term> terms, const float_view<1>& bias, workspace& scratch) {
+                                                  const low_rank_update& update, const float_view<1>& bias, workspace& scratch) {
   const auto overlap = [](const auto& a, const auto& b) {
     return a.visit([&](const auto& va) { return b.visit([&](const auto& vb) { return may_overlap(va, vb); }); });
   };
   const bool has_bias = bias.data() != nullptr;
   if (y.visit([](const auto& v) { return may_overlap_itself(v); })) return "forward: elements of y share an address";
   if (overlap(y, x) || overlap(y, w) || (has_bias && overlap(y, bias))) return "forward: y overlaps x, w or bias";
-  for (const low_rank_term& t : terms)
+  const auto vector = [](std::span<const float> s) { return float_view<1>(ndview<const float, 1>(s.data(), {s.size()})); };
+  if (overlap(y, vector(update.bias)) || overlap(y, vector(update.row_factor)))
+    return "forward: y overlaps the update's bias or row factor";
+  for (const low_rank_term& t : update.terms)
     if (overlap(y, t.a) || overlap(y, t.b)) return "forward: y overlaps a or b of a term";
   const float_view<1> memory = ndview<const float, 1>(static_cast<const float*>(scratch.data()), {scratch.size_bytes() / sizeof(float)});
   if (overlap(memory, y) || overlap(memory, x) || overlap(memory, w) || (has_bias && overlap(memory, bias)))
     return "forward: scratch overlaps y, x, w or bias";
-  for (const low_rank_term& t : terms)
+  if (overlap(memory, vector(update.bias)) || overlap(memory, vector(update.row_factor)))
+    return "forward: scratch overlaps the update's bias or row factor";
+  for (const low_rank_term& t : update.terms)
     if (overlap(memory, t.a) || overlap(memory, t.b)) return "forward: scratch overlaps a or b of a term";
   return nullptr;
 }
@@ -84,6 +98,20 @@ inline namespace LORA_ISA_TAG {
 
 namespace detail_forward {
 
+/** The base's bias and what the update makes of it. */
+[[nodiscard]] inline detail::epilogue finish_of(const low_rank_update& update, const float_view<1>& base) noexcept {
+  detail::epilogue e;
+  if (!update.replaces_bias) e.bias = base;
+  if (!update.bias.empty()) {
+    if (e.bias.data() != nullptr)
+      e.more = update.bias.data();
+    else
+      e.bias = float_view<1>(ndview<const float, 1>(update.bias.data(), {update.bias.size()}));
+  }
+  if (!update.row_factor.empty()) e.factor = update.row_factor.data();
+  return e;
+}
+
 /** Rows split into contiguous ranges of whole tiles, one a task. */
 [[nodiscard]] inline count split_at(count rows, count tile, std::size_t task, std::size_t tasks) noexcept {
   const count tiles = (rows + tile - 1) / tile;
@@ -93,7 +121,7 @@ namespace detail_forward {
 
 template <executor E>
 void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2>& x, const float_view<2>& w,
-         std::span<const low_rank_term> terms, const float_view<1>& bias, std::byte* memory, E& ex) {
+         std::span<const low_rank_term> terms, const detail::epilogue& finish, std::byte* memory, E& ex) {
   const simd::kernel_table& k = *p.kernels.table;
   const count in = w.extent(1);
   const count out = w.extent(0);
@@ -150,7 +178,7 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
                                  1,
                                  simd::fetch::hardware};
       const bool memory_bound = w.size() >= fetch_from_bytes / w_size && simd::active_fetch() != simd::fetch::hardware;
-      const detail::transposed_job job{&k,     p.kernels.columns, p.kernels.store_y, w,           turned, tokens, sums, bias, rows_of_y,
+      const detail::transposed_job job{&k,     p.kernels.columns, p.kernels.store_y, w,           turned, tokens, sums, finish, rows_of_y,
                                        y_size, y.stride(0),       y.stride(1),       memory_bound};
       ex.run(p.tasks, [&, tasks = p.tasks](std::size_t task) {
         const count begin = split_at(out, simd::columns_panel, task, tasks);
@@ -165,7 +193,7 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
       });
       continue;
     }
-    const detail::rows_job job{&k, &batch, operands, used, bias, p.kernels.store_y, rows_of_y, y_size, y.stride(0), y.stride(1), fetch};
+    const detail::rows_job job{&k, &batch, operands, used, finish, p.kernels.store_y, rows_of_y, y_size, y.stride(0), y.stride(1), fetch};
     ex.run(p.tasks, [&, tasks = p.tasks](std::size_t task) {
       detail::run_rows(job, split_at(out, tile, task, tasks), split_at(out, tile, task + 1, tasks),
                        memory + p.scratch_at + task * p.scratch_bytes);
@@ -190,8 +218,8 @@ using element_t = typename decltype(detail::as_view(std::declval<V&>()))::value_
  * @throws shape_error when they do not fit the address space.
  */
 template <class X = void, class Y = float, detail_forward::matrix W>
-[[nodiscard]] std::size_t forward_workspace_bytes(index_t n, const W& weight, std::span<const low_rank_term> terms,
-                                                  std::size_t concurrency = 1, const forward_options& options = {}) {
+[[nodiscard]] std::size_t forward_workspace_bytes(index_t n, const W& weight, const low_rank_update& update, std::size_t concurrency = 1,
+                                                  const forward_options& options = {}) {
   using element = detail_forward::element_t<const W>;
   using token = std::conditional_t<std::is_void_v<X>, element, X>;
   const float_view<2> w = detail::as_view(weight);
@@ -199,10 +227,10 @@ template <class X = void, class Y = float, detail_forward::matrix W>
   const auto kernels = detail_forward::choose<Y, token, element>(w, options);
   // The largest of all sizes: a smaller batch may need more than a larger one, whose form pads less or whose turns are shorter. Batches of
   // more than a turn have the form of a full turn.
-  std::size_t bytes = detail_forward::plan(kernels, n, n, w, terms, concurrency).bytes;
+  std::size_t bytes = detail_forward::plan(kernels, n, n, w, update.terms, concurrency).bytes;
   const index_t most = n < detail_forward::tokens_a_turn ? n : detail_forward::tokens_a_turn;
   for (index_t tokens = 1; tokens <= most; ++tokens) {
-    const std::size_t needed = detail_forward::plan(kernels, tokens, n, w, terms, concurrency).bytes;
+    const std::size_t needed = detail_forward::plan(kernels, tokens, n, w, update.terms, concurrency).bytes;
     bytes = needed > bytes ? needed : bytes;
   }
   return bytes;
@@ -211,14 +239,16 @@ template <class X = void, class Y = float, detail_forward::matrix W>
 /**
  * y = x W^T + bias + sum_i scale_i (x A_i^T) B_i^T.
  *
- * W is read where it lies, once for every 64 tokens (32 where in > 6144, 16 where in > 12288). Each element of y is one chain of fused multiply-adds over `in` and then over the
- * ranks in list order, in f32, followed by the bias and one rounding to y's type.
+ * W is read where it lies: once for up to 48 tokens, and in larger batches once for every 64 (32 where in > 6144, 16 where in > 12288). Each
+ * element of y is one chain of fused multiply-adds over `in` and then over the ranks in list order, in f32, followed by the row factor of the
+ * update, the bias and one rounding to y's type.
  *
  * @param y        [n, out]     view or array, written; any strides but 0
  * @param x        [n, in]      view or array, any strides
  * @param w        [out, in]    view or array; unit column stride is used in place (any row stride, any alignment), others are gathered by tiles
- * @param terms    each a [rank, in], b [out, rank], likewise; ranks may differ and be 0; list order is summation order
- * @param bias     [out], or {} for none; any stride
+ * @param update   a list of terms, each a [rank, in], b [out, rank], likewise; ranks may differ and be 0; list order is summation order.
+ *                 Or what adapter_set gives for a module: terms, a bias (added to `bias`, or in its place) and a factor for each row of w
+ * @param bias     [out], the base's own, or {} for none; any stride
  * @param scratch  overwritten; grown when too small, so keep it
  * @throws shape_error   when extents disagree, naming both; y is untouched.
  * @throws std::bad_alloc  when the workspace must grow and cannot; y is untouched.
@@ -228,55 +258,57 @@ template <class X = void, class Y = float, detail_forward::matrix W>
  *                of all terms added up; the last term with a bias only, and once more with y's own roundoff where y is not f32.
  *                gamma(k) = k u / (1 - k u), u = 2^-24. Holds for every tier, with and without FMA, while nothing overflows or underflows;
  *                derived, underflow and precision::native included, in docs/numerics.md.
+ *                With a row factor f and a bias of the update, |f| times all but u |y|, and u (|f S| + |bias| + |update's|) more.
  * @par Bits      Do not depend on the executor, on the position of a row in the batch, or on what other rows hold. They may differ
  *                between tiers, precisions and, unless batch_invariant, sizes n of the batch.
  * @par Threads   Safe beside any call with another y and another scratch.
  */
 template <int Checks = LORA_CHECKS, detail_forward::matrix Y, detail_forward::matrix X, detail_forward::matrix W, executor E>
-void forward(Y&& y, const X& x, const W& w, std::span<const low_rank_term> terms, float_view<1> bias, workspace& scratch, E& ex,
+void forward(Y&& y, const X& x, const W& w, const low_rank_update& update, float_view<1> bias, workspace& scratch, E& ex,
              const forward_options& options = {}) {
   const auto to = detail::as_view(y);
   static_assert(!std::is_const_v<typename decltype(detail::as_view(y))::element_type>, "lora: forward writes to a read-only view");
   const auto from = detail::as_view(x);
   const auto rows = detail::as_view(w);
   if constexpr (Checks < 2)
-    if (from.extent(0) == 1 && detail_forward::forward_one(to, from, rows, terms, bias, scratch, ex.concurrency(), options)) return;
+    if (from.extent(0) == 1 && detail_forward::forward_one(to, from, rows, update, bias, scratch, ex.concurrency(), options)) return;
   const float_view<2> out = to;
   const float_view<2> tokens = from;
   const float_view<2> weight = rows;
-  detail::check_forward(out, tokens, weight, terms, bias);
+  detail::check_forward(out, tokens, weight, update, bias);
   if (out.size() == 0) return;
   if constexpr (Checks >= 2) {
-    if (const char* aliasing = detail::forward_aliasing(out, tokens, weight, terms, bias, scratch)) LORA_ASSERT_HANDLER(aliasing);
-    if (from.extent(0) == 1 && detail_forward::forward_one(to, from, rows, terms, bias, scratch, ex.concurrency(), options)) return;
+    if (const char* aliasing = detail::forward_aliasing(out, tokens, weight, update, bias, scratch)) LORA_ASSERT_HANDLER(aliasing);
+    if (from.extent(0) == 1 && detail_forward::forward_one(to, from, rows, update, bias, scratch, ex.concurrency(), options)) return;
   }
+  const detail::epilogue finish = detail_forward::finish_of(update, bias);
   const auto kernels =
       detail_forward::choose<detail_forward::element_t<Y>, detail_forward::element_t<const X>, detail_forward::element_t<const W>>(weight,
                                                                                                                                    options);
-  const detail_forward::plan p(kernels, tokens.extent(0), tokens.extent(0), weight, terms, ex.concurrency());
+  const detail_forward::plan p(kernels, tokens.extent(0), tokens.extent(0), weight, update.terms, ex.concurrency());
   scratch.reserve(p.bytes);
-  detail_forward::run(p, to.data(), out, tokens, weight, terms, bias, static_cast<std::byte*>(scratch.data()), ex);
+  detail_forward::run(p, to.data(), out, tokens, weight, update.terms, finish, static_cast<std::byte*>(scratch.data()), ex);
 }
 
 /** As above, on the calling thread. */
 template <int Checks = LORA_CHECKS, detail_forward::matrix Y, detail_forward::matrix X, detail_forward::matrix W>
-void forward(Y&& y, const X& x, const W& w, std::span<const low_rank_term> terms, float_view<1> bias, workspace& scratch,
+void forward(Y&& y, const X& x, const W& w, const low_rank_update& update, float_view<1> bias, workspace& scratch,
              const forward_options& options = {}) {
   inline_executor here;
-  forward<Checks>(y, x, w, terms, bias, scratch, here, options);
+  forward<Checks>(y, x, w, update, bias, scratch, here, options);
 }
 
 /** For floats all three, so that y, x and w may also be written in braces: {pointer, {n, out}}. */
 template <int Checks = LORA_CHECKS, executor E>
-void forward(ndview<float, 2> y, ndview<const float, 2> x, ndview<const float, 2> w, std::span<const low_rank_term> terms,
-             float_view<1> bias, workspace& scratch, E& ex, const forward_options& options = {}) {
-  forward<Checks, ndview<float, 2>&, ndview<const float, 2>, ndview<const float, 2>>(y, x, w, terms, bias, scratch, ex, options);
+void forward(ndview<float, 2> y, ndview<const float, 2> x, ndview<const float, 2> w, const low_rank_update& update, float_view<1> bias,
+             workspace& scratch, E& ex, const forward_options& options = {}) {
+  forward<Checks, ndview<float, 2>&, ndview<const float, 2>, ndview<const float, 2>>(y, x, w, update, bias, scratch, ex, options);
 }
 template <int Checks = LORA_CHECKS>
-void forward(ndview<float, 2> y, ndview<const float, 2> x, ndview<const float, 2> w, std::span<const low_rank_term> terms,
-             float_view<1> bias, workspace& scratch, const forward_options& options = {}) {
+void forward(ndview<float, 2> y, ndview<const float, 2> x, ndview<const float, 2> w, const low_rank_update& update, float_view<1> bias,
+             workspace& scratch, const forward_options& options = {}) {
   inline_executor here;
-  forward<Checks, ndview<float, 2>&, ndview<const float, 2>, ndview<const float, 2>>(y, x, w, terms, bias, scratch, here, options);
+  forward<Checks, ndview<float, 2>&, ndview<const float, 2>, ndview<const float, 2>>(y, x, w, update, bias, scratch, here, options);
 }
 
 }  // namespace LORA_ISA_TAG

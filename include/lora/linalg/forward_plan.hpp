@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a forward call is told beside its matrices (low_rank_term, forward_options), and detail: the kernels chosen for it and the layout of
+// What a forward call is told beside its matrices (low_rank_term, low_rank_update, forward_options), and detail: the kernels chosen for it and the layout of
 // its workspace, computed before anything is written.
 #ifndef LORA_LINALG_FORWARD_PLAN_HPP
 #define LORA_LINALG_FORWARD_PLAN_HPP
@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 namespace lora::inline v0 {
 
@@ -19,6 +20,33 @@ struct low_rank_term {
   float_view<2> a;
   float_view<2> b;
   float scale = 1.0f;
+};
+
+/**
+ * All that adapters change about one linear module: its terms, its bias, and a factor for each of its outputs,
+ *
+ *     y = row_factor * (W x + sum s_i B_i (A_i x)) + bias
+ *
+ * A list of terms is one without the rest: wherever one of these is asked for, a vector, array or span of terms will do. Views: what they
+ * point into (an adapter_set) must live as long.
+ */
+struct low_rank_update {
+  std::span<const low_rank_term> terms{};
+  std::span<const float> bias{};        ///< [out], added to the base's bias or in its place; empty: none
+  std::span<const float> row_factor{};  ///< [out]: of DoRA, m / |W + s B A| by rows; empty: 1
+  bool replaces_bias = false;           ///< the base's bias is not added
+
+  constexpr low_rank_update() noexcept = default;
+  constexpr low_rank_update(const low_rank_term* first, std::size_t count) noexcept : terms(first, count) {}
+  template <class Terms>
+    requires(!std::is_same_v<std::remove_cvref_t<Terms>, low_rank_update> &&
+             std::is_convertible_v<Terms &&, std::span<const low_rank_term>>)
+  constexpr low_rank_update(Terms&& list) noexcept : terms(list) {}
+
+  /** Of terms; the bias and the factor do not count. */
+  [[nodiscard]] constexpr std::size_t size() const noexcept { return terms.size(); }
+  [[nodiscard]] constexpr bool empty() const noexcept { return terms.empty(); }
+  [[nodiscard]] constexpr const low_rank_term& operator[](std::size_t i) const noexcept { return terms[i]; }
 };
 
 /** How elements of W are multiplied. */

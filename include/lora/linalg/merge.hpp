@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// merged: W + sum of scale * B A as a new matrix, for adapters that live long enough to pay for a copy of W. W itself is never written:
-// going back is dropping the new matrix, and is exact.
+// merged: W + sum of scale * B A as a new matrix, each row times its factor where the update has one, for adapters that live long enough to
+// pay for a copy of W; merged_bias: the bias that goes with it. W itself is never written: going back is dropping the new matrix, and is
+// exact.
 //
 //   lora::ndarray<float, 2> w2 = lora::merged(w, terms);
 #ifndef LORA_LINALG_MERGE_HPP
@@ -29,9 +30,8 @@ inline void turn_rows(const simd::kernel_table& k, const float_view<2>& w, index
   for (index_t at = 0; at < columns; at += run) {
     const index_t width = columns - at < run ? columns - at : run;
     for (index_t c = 0; c < width; ++c)
-      detail::widen(k, w.type(),
-                    static_cast<const char*>(w.data()) + (begin + (first + at + c) * w.stride(1)) * detail::bytes_of(w.type()), 1,
-                    block + c * rows_at_once, rows);
+      detail::widen(k, w.type(), static_cast<const char*>(w.data()) + (begin + (first + at + c) * w.stride(1)) * detail::bytes_of(w.type()),
+                    1, block + c * rows_at_once, rows);
     for (index_t r = 0; r < rows; ++r)
       for (index_t c = 0; c < width; ++c) to[r * stride + at + c] = block[c * rows_at_once + r];
   }
@@ -51,16 +51,18 @@ inline void turn_rows(const simd::kernel_table& k, const float_view<2>& w, index
 }  // namespace detail_merge
 
 /**
- * W [out, in] + sum_i scale_i B_i A_i, in list order, as a new C-order matrix of W's element type.
+ * row_factor * (W [out, in] + sum_i scale_i B_i A_i), in list order, as a new C-order matrix of W's element type. The bias of the update is
+ * not in it: see merged_bias().
  *
  * @throws shape_error naming both shapes when a term does not fit; std::bad_alloc.
  * @par Cost       2 rank in out flops, one pass over W; allocates the result (in huge pages from 4 MiB on), a row (64 where a W of 16 bits lies
  *                 transposed), and the part of each A that 256 to 8192 columns need. Whether it pays: adapter/merge_cost.hpp.
  * @par Accuracy   One f32 chain an element, starting from W: |error| <= gamma(R) |W| + gamma(R + 2) sum |s_i||B_i||A_i|, R being the ranks
- *                 of all terms added up (docs/numerics.md); then one rounding to W's type.
+ *                 of all terms added up (docs/numerics.md); with a row factor f, |f| times that and u |result| more; then one rounding to W's type.
  */
 template <detail_forward::matrix Weight>
-[[nodiscard]] auto merged(const Weight& weight, std::span<const low_rank_term> terms, const forward_options& options = {}) {
+[[nodiscard]] auto merged(const Weight& weight, const low_rank_update& update, const forward_options& options = {}) {
+  const std::span<const low_rank_term> terms = update.terms;
   using T = detail_forward::element_t<const Weight>;
   const float_view<2> w = detail::as_view(weight);
   const index_t out = w.extent(0);
@@ -71,6 +73,10 @@ template <detail_forward::matrix Weight>
       detail::raise<shape_error>(detail::text() << "merged: a is " << detail::shape_of(a) << " and b is " << detail::shape_of(b)
                                                 << " but w is " << detail::shape_of(w) << " (term " << i << ")");
   }
+  const std::span<const float> factor = update.row_factor;
+  if (!factor.empty() && factor.size() != static_cast<std::size_t>(out))
+    detail::raise<shape_error>(detail::text() << "merged: the row factor has " << factor.size() << " elements but w is "
+                                              << detail::shape_of(w));
   ndarray<T, 2> result(extents{out, in});
   if (result.size() == 0) return result;
 
@@ -107,7 +113,8 @@ template <detail_forward::matrix Weight>
       if (!transposed)
         detail::widen(kernels, w.type(), row_of(w, n) + k * w.stride(1) * detail::bytes_of(w.type()), w.stride(1), row, columns);
       else if (n % at_once == 0)
-        detail_merge::turn_rows(kernels, w, n, out - n < at_once ? out - n : at_once, k, columns, row, std::is_same_v<T, float> ? in : step);
+        detail_merge::turn_rows(kernels, w, n, out - n < at_once ? out - n : at_once, k, columns, row,
+                                std::is_same_v<T, float> ? in : step);
       const float* a = panel.data();
       for (const low_rank_term& t : terms) {
         const index_t rank = t.scale == 0.0f ? 0 : t.a.extent(0);
@@ -116,6 +123,8 @@ template <detail_forward::matrix Weight>
         kernels.merge({row, b.data(), 1, a, step, rank, t.scale, columns, row});
         a += rank * step;
       }
+      if (!factor.empty())
+        for (index_t c = 0; c < columns; ++c) row[c] *= factor[static_cast<std::size_t>(n)];
       if constexpr (!std::is_same_v<T, float>) simd::converter<T, float>(options.tier)(row, 0, result.data() + n * in + k, 0, 1, columns);
     }
   }
@@ -123,5 +132,32 @@ template <detail_forward::matrix Weight>
 }
 
 }  // namespace lora::inline v0::inline LORA_ISA_TAG
+
+namespace lora::inline v0 {
+
+/**
+ * The bias that belongs to merged(): the base's and the update's, added in f32, or the one that is there; as new floats [out].
+ *
+ * @throws shape_error  when the two differ in length.
+ * @throws value_error  when the update has a bias and the base none: a model without a bias cannot hold the merge (PEFT refuses it too).
+ */
+[[nodiscard]] inline ndarray<float, 1> merged_bias(float_view<1> base, const low_rank_update& update) {
+  if (base.data() == nullptr && !update.bias.empty())
+    detail::raise<value_error>(detail::text() << "merged_bias: the update has a bias of " << update.bias.size()
+                                              << " elements and the base has none to add it to");
+  if (base.data() == nullptr) return {};
+  if (!update.bias.empty() && update.bias.size() != static_cast<std::size_t>(base.extent(0)))
+    detail::raise<shape_error>(detail::text() << "merged_bias: the update's bias has " << update.bias.size()
+                                              << " elements but the base's is " << detail::shape_of(base));
+  ndarray<float, 1> sum(extents{base.extent(0)});
+  for (index_t i = 0; i < base.extent(0); ++i) {
+    sum(i) = update.replaces_bias ? 0.0f : base(i);
+    if (!update.bias.empty())
+      sum(i) = update.replaces_bias ? update.bias[static_cast<std::size_t>(i)] : sum(i) + update.bias[static_cast<std::size_t>(i)];
+  }
+  return sum;
+}
+
+}  // namespace lora::inline v0
 
 #endif

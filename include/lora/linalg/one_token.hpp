@@ -36,16 +36,18 @@ struct one_token {
 };
 
 /**
- * The product of forward() for one token, or false, with nothing written, where the short way does not serve it; shapes of the terms or of
+ * The product of forward() for one token, or false, with nothing written, where the short way does not serve it; shapes of the update or of
  * the bias that disagree are among that, and are refused on the long way.
  */
-[[nodiscard]] inline bool forward_one(const one_token& c, std::span<const low_rank_term> terms, const float_view<1>& bias,
-                                      workspace& scratch, std::size_t concurrency) {
+[[nodiscard]] inline bool forward_one(const one_token& c, const low_rank_update& update, const float_view<1>& bias, workspace& scratch,
+                                      std::size_t concurrency) {
+  const std::span<const low_rank_term> terms = update.terms;
   const count in = c.in;
   const count out = c.out;
   const simd::kernel_table& k = *c.kernels;
   const bool plain_bias = bias.data() == nullptr || (bias.extent(0) == out && bias.type() == dtype::f32 && bias.stride(0) == 1);
-  if (!plain_bias || terms.size() > short_terms || in >= fetch_from_bytes || out >= fetch_from_bytes) return false;
+  const auto fits = [out](std::span<const float> v) { return v.empty() || v.size() == static_cast<std::size_t>(out); };
+  if (!plain_bias || !fits(update.bias) || !fits(update.row_factor) || terms.size() > short_terms || in >= fetch_from_bytes || out >= fetch_from_bytes) return false;
   if (out * in >= fetch_from_bytes / detail::bytes_of(c.w_type) || (concurrency > 1 && wants_threads(out * in, c.w_type, 1))) return false;
 
   const auto reads = [&](const float_view<2>& v) { return v.stride(1) == 1 && (v.type() == dtype::f32 || v.type() == c.w_type); };
@@ -84,14 +86,23 @@ struct one_token {
 
   auto* const to = static_cast<float*>(c.y);
   k.run_short({segments, used, out, to});
-  if (const auto* from = static_cast<const float*>(bias.data()))
+  // A loop each, over memory: what is rounded here is what the store kernels round.
+  if (const float* factor = update.row_factor.data())
+    for (count n = 0; n < out; ++n) to[n] *= factor[n];
+  const auto* from = update.replaces_bias ? nullptr : static_cast<const float*>(bias.data());
+  const float* const more = update.bias.data();
+  if (from != nullptr && more != nullptr) {
+    for (count n = 0; n < out; ++n) to[n] += from[n] + more[n];
+  } else if (from != nullptr || more != nullptr) {
+    if (from == nullptr) from = more;
     for (count n = 0; n < out; ++n) to[n] += from[n];
+  }
   return true;
 }
 
 /** The same for the views of a call, whose shapes nobody has checked yet: where they disagree, too, nothing is written. */
 template <class Y, class X, class W>
-[[nodiscard]] bool forward_one(const ndview<Y, 2>& y, const ndview<X, 2>& x, const ndview<W, 2>& w, std::span<const low_rank_term> terms,
+[[nodiscard]] bool forward_one(const ndview<Y, 2>& y, const ndview<X, 2>& x, const ndview<W, 2>& w, const low_rank_update& update,
                                const float_view<1>& bias, workspace& scratch, std::size_t concurrency, const forward_options& options) {
   if constexpr (std::is_same_v<Y, float>) {
     using token = std::remove_const_t<X>;
@@ -103,7 +114,7 @@ template <class Y, class X, class W>
     if (takes_pairs<token, element>(1, options)) return false;
     return forward_one({y.data(), x.data(), x.stride(1), w.data(), w.stride(0), in, out, dtype_of<token>, dtype_of<element>,
                         &simd::kernels<element>(options.tier), simd::packer<token>(options.tier)},
-                       terms, bias, scratch, concurrency);
+                       update, bias, scratch, concurrency);
   } else {
     return false;
   }

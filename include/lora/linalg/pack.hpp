@@ -177,27 +177,27 @@ template <detail::viewable V>
 
 /** forward() with a packed W: everything as with its view(). */
 template <int Checks = LORA_CHECKS, detail_forward::matrix Y, detail_forward::matrix X, float_element W, executor E>
-void forward(Y&& y, const X& x, const packed_weight<W>& w, std::span<const low_rank_term> terms, float_view<1> bias, workspace& scratch,
-             E& ex, const forward_options& options = {}) {
-  forward<Checks>(y, x, w.view(), terms, bias, scratch, ex, options);
+void forward(Y&& y, const X& x, const packed_weight<W>& w, const low_rank_update& update, float_view<1> bias, workspace& scratch, E& ex,
+             const forward_options& options = {}) {
+  forward<Checks>(y, x, w.view(), update, bias, scratch, ex, options);
 }
 template <int Checks = LORA_CHECKS, detail_forward::matrix Y, detail_forward::matrix X, float_element W>
-void forward(Y&& y, const X& x, const packed_weight<W>& w, std::span<const low_rank_term> terms, float_view<1> bias, workspace& scratch,
+void forward(Y&& y, const X& x, const packed_weight<W>& w, const low_rank_update& update, float_view<1> bias, workspace& scratch,
              const forward_options& options = {}) {
-  forward<Checks>(y, x, w.view(), terms, bias, scratch, options);
+  forward<Checks>(y, x, w.view(), update, bias, scratch, options);
 }
 
 /** forward_workspace_bytes() for a packed W. */
 template <class X = void, class Y = float, float_element W>
-[[nodiscard]] std::size_t forward_workspace_bytes(index_t n, const packed_weight<W>& w, std::span<const low_rank_term> terms,
+[[nodiscard]] std::size_t forward_workspace_bytes(index_t n, const packed_weight<W>& w, const low_rank_update& update,
                                                   std::size_t concurrency = 1, const forward_options& options = {}) {
-  return forward_workspace_bytes<X, Y>(n, w.view(), terms, concurrency, options);
+  return forward_workspace_bytes<X, Y>(n, w.view(), update, concurrency, options);
 }
 
 /** merged() from a packed W; its result is an ordinary array in C order, which asks for huge pages too. */
 template <float_element W>
-[[nodiscard]] ndarray<W, 2> merged(const packed_weight<W>& w, std::span<const low_rank_term> terms, const forward_options& options = {}) {
-  return merged(w.view(), terms, options);
+[[nodiscard]] ndarray<W, 2> merged(const packed_weight<W>& w, const low_rank_update& update, const forward_options& options = {}) {
+  return merged(w.view(), update, options);
 }
 
 }  // namespace LORA_ISA_TAG

@@ -110,12 +110,32 @@ inline void gather(const simd::kernel_table& k, const operand& o, const void* fr
   }
 }
 
+/** What becomes of a finished sum: factor * sum + (bias + more). */
+struct epilogue {
+  float_view<1> bias;             // or none
+  const float* more = nullptr;    // a second bias; null where there is no first
+  const float* factor = nullptr;  // or none
+};
+
+/** The bias of outputs [first, first + outputs) as floats: where it lies, or in `room`; null for none. */
+[[nodiscard]] inline const float* bias_of(const simd::kernel_table& k, const epilogue& e, count first, count outputs,
+                                          float* room) noexcept {
+  if (e.bias.data() == nullptr) return nullptr;
+  const dtype type = e.bias.type();
+  const char* from = static_cast<const char*>(e.bias.data()) + first * e.bias.stride(0) * bytes_of(type);
+  if (type == dtype::f32 && e.bias.stride(0) == 1 && e.more == nullptr) return reinterpret_cast<const float*>(from);
+  widen(k, type, from, e.bias.stride(0), room, outputs);
+  if (e.more != nullptr)
+    for (count i = 0; i < outputs; ++i) room[i] += e.more[first + i];
+  return room;
+}
+
 struct rows_job {
   const simd::kernel_table* kernels;
   const panels* batch;
   const operand* operands;
   count operand_count;
-  float_view<1> bias;  // or none
+  epilogue finish;
   simd::store_kernel store;
   void* y;
   count y_size;  // bytes of an element
@@ -125,7 +145,7 @@ struct rows_job {
 };
 
 /**
- * y[:, begin:end] = sum over operands of tokens times rows, plus bias. Rows of one call do not depend on each other's range.
+ * y[:, begin:end] = sum over operands of tokens times rows, finished. Rows of one call do not depend on each other's range.
  * `scratch` holds, from the front: a segment an operand, the sums of a tile, the bias of a tile, gathered rows.
  */
 inline void run_rows(const rows_job& job, count begin, count end, void* scratch) noexcept {
@@ -158,16 +178,7 @@ inline void run_rows(const rows_job& job, count begin, count end, void* scratch)
         free += tile * o.depth;
       }
     }
-    const float* bias = nullptr;
-    if (job.bias.data() != nullptr) {
-      const dtype type = job.bias.type();
-      const char* from = static_cast<const char*>(job.bias.data()) + n * job.bias.stride(0) * bytes_of(type);
-      bias = reinterpret_cast<const float*>(from);
-      if (type != dtype::f32 || job.bias.stride(0) != 1) {
-        widen(*job.kernels, type, from, job.bias.stride(0), tile_bias, rows);
-        bias = tile_bias;
-      }
-    }
+    const float* bias = bias_of(*job.kernels, job.finish, n, rows, tile_bias);
 
     simd::block_job b{segments, used, 0, 0, sums, stride, nullptr};
     for (b.row = 0; b.row < rows; b.row += R) {
@@ -182,7 +193,7 @@ inline void run_rows(const rows_job& job, count begin, count end, void* scratch)
       }
     }
     job.store({sums, stride, rows, batch.tokens, bias, static_cast<char*>(job.y) + n * job.y_column_stride * job.y_size, job.y_row_stride,
-               job.y_column_stride});
+               job.y_column_stride, job.finish.factor == nullptr ? nullptr : job.finish.factor + n});
   }
 }
 

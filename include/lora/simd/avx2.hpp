@@ -154,6 +154,8 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void fold_eight(const reg (&v)[8], float* ou
 
 #include <lora/simd/columns.inl>
 
+#include <lora/simd/norms.inl>
+
 // 16 registers: at most 12 sums. T rises with the batch, so that few lanes stay empty.
 template <class W>
 [[nodiscard]] const form* form_for(count tokens) noexcept {

@@ -96,6 +96,18 @@ template <class Y>
   return generic::storer<Y>();
 }
 
+/** Squared norms of the rows of W + C A. */
+template <class Unused = void>
+[[nodiscard]] norm_kernel norms(tier wanted = any_tier) noexcept {
+#if LORA_X86
+  const tier t = usable_tier(wanted);
+  if (t >= tier::avx512) return &avx512::run_norms;
+  if (t == tier::avx2) return &avx2::run_norms;
+#endif
+  (void)wanted;
+  return &generic::run_norms;
+}
+
 }  // namespace lora::inline v0::simd::inline LORA_ISA_TAG
 
 #endif

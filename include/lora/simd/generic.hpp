@@ -118,6 +118,8 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg scaled_part(const float* p, int n, float
 
 #include <lora/simd/columns.inl>
 
+#include <lora/simd/norms.inl>
+
 // 16 registers: 12 sums, the tokens and one element of W.
 template <class W>
 [[nodiscard]] const form* form_for(count tokens) noexcept {

@@ -106,7 +106,10 @@ struct pack_job {
   float* out;  // [ceil(depth / P)][C][T][P]
 };
 
-/** Finished sums [rows][tokens] to be written as y [tokens, rows], with the bias added. */
+/**
+ * Finished sums [rows][tokens] to be written as y [tokens, rows]: multiplied by the factor of the row where there is one, then the bias
+ * added. The product is rounded before the addition in every tier, so that the bits do not depend on who fuses what.
+ */
 struct store_job {
   const float* sums;
   count sums_stride;
@@ -116,6 +119,7 @@ struct store_job {
   void* y;
   count row_stride;
   count column_stride;
+  const float* factor = nullptr;  // [rows] or null
 };
 
 /** out[n][k] = w[n][k] + sum over j of (scale * b[n][j]) * a[j][k], for one row n. */
@@ -129,6 +133,19 @@ struct merge_job {
   float scale;
   count depth;
   float* out;
+};
+
+/** sums[n] += sum over k of (w[n][k] + sum over j of c[n][j] * a[j][k])^2, in double: parts of squared norms of the rows of W + C A. */
+struct norm_job {
+  const float* w;  // [rows, depth]
+  count w_stride;
+  const double* c;  // [rows, rank], contiguous
+  const double* a;  // [rank, depth]
+  count a_stride;
+  count rank;
+  count rows;
+  count depth;
+  double* sums;
 };
 
 /**
@@ -157,6 +174,7 @@ inline constexpr count columns_panel = 64;
 using columns_kernel = void (*)(const columns_job&);
 using pack_kernel = void (*)(const pack_job&);
 using store_kernel = void (*)(const store_job&);
+using norm_kernel = void (*)(const norm_job&);
 
 /** The kernels of one tier for one element type of W. */
 struct kernel_table {

@@ -297,7 +297,17 @@ LORA_SIMD_TARGET void store_sums_plain(const store_job& s) {
   for (count m = 0; m < s.tokens; ++m) {
     Y* y = static_cast<Y*>(s.y) + m * s.row_stride;
     const float* sums = s.sums + m;
-    if (s.bias != nullptr) {
+    if (s.factor != nullptr) {
+      for (count n = 0; n < s.rows; ++n) {
+        float v = sums[n * s.sums_stride] * s.factor[n];
+#if LORA_X86
+        asm("" : "+x"(v));  // rounded here: neither compiler may fuse it with the addition
+#else
+        asm("" : "+w"(v));
+#endif
+        put(y + n * s.column_stride, s.bias != nullptr ? v + s.bias[n] : v);
+      }
+    } else if (s.bias != nullptr) {
       for (count n = 0; n < s.rows; ++n) put(y + n * s.column_stride, sums[n * s.sums_stride] + s.bias[n]);
     } else {
       for (count n = 0; n < s.rows; ++n) put(y + n * s.column_stride, sums[n * s.sums_stride]);

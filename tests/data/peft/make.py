@@ -30,6 +30,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 ROWS = 3  # inputs for each module
 
@@ -52,6 +53,32 @@ class Tiny(nn.Module):
         self.lm = nn.Module()
         self.lm.head = nn.Linear(20, 5)
         self.name_or_path = "tiny"  # becomes base_model_name_or_path
+
+
+class Normed(Tiny):
+    """Tiny with a norm, whose bias no adapter could change but bias="all" does."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(6)
+
+
+class Gpt(nn.Module):
+    """GPT-2's layers: Conv1D holds W as [in, out]; `proj` is square."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn = Conv1D(18, 6)
+        self.proj = Conv1D(6, 6)
+        self.name_or_path = "gpt"
+
+
+class GptWithHead(Gpt):
+    """With a Linear wrapped last, PEFT saves fan_in_fan_out false."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 5)
 
 
 # A key matches when the module's name ends in it, at a dot; it is a regular
@@ -87,6 +114,7 @@ SPECIFIC_FIRST = {
 }
 
 ALL = ["q_proj", "v_proj", "lm.head"]
+GPT = ["attn", "proj"]
 CASES = {
     "plain": dict(config=dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])),
     "rslora": dict(
@@ -114,6 +142,42 @@ CASES = {
     "named": dict(
         config=dict(r=2, lora_alpha=3, target_modules=["q_proj"]), adapter="second"
     ),
+    "lora_bias": dict(
+        config=dict(r=4, lora_alpha=6, lora_bias=True, target_modules=ALL), weight=-0.75
+    ),
+    "bias_all": dict(
+        config=dict(r=4, lora_alpha=6, bias="all", target_modules=["q_proj"]),
+        base=Normed,
+        plain=["lm.head"],
+    ),
+    "bias_lora_only": dict(
+        config=dict(
+            r=4, lora_alpha=6, bias="lora_only", lora_bias=True, target_modules=ALL
+        ),
+        weight=0.5,
+    ),
+    "dora": dict(config=dict(r=4, lora_alpha=6, use_dora=True, target_modules=ALL)),
+    "dora_weighted": dict(
+        config=dict(
+            r=9, lora_alpha=6, use_dora=True, use_rslora=True, target_modules=ALL
+        ),
+        dtype=torch.bfloat16,
+        weight=-1.5,
+    ),
+    "dora_off": dict(  # a weight of 0 leaves m / |W| * W x, not the base
+        config=dict(r=2, lora_alpha=6, use_dora=True, target_modules=["q_proj"]),
+        weight=0.0,
+    ),
+    "dora_bias": dict(
+        config=dict(r=4, lora_alpha=6, use_dora=True, bias="all", target_modules=["q_proj"])
+    ),
+    "conv1d": dict(config=dict(r=3, lora_alpha=6, target_modules=GPT), base=Gpt),
+    "conv1d_dora": dict(
+        config=dict(r=3, lora_alpha=6, use_dora=True, target_modules=GPT), base=Gpt
+    ),
+    "conv1d_head": dict(  # the flag is false, the shape of attn says otherwise
+        config=dict(r=3, lora_alpha=6, target_modules=["attn", "head"]), base=GptWithHead
+    ),
 }
 
 
@@ -138,16 +202,33 @@ def lora_layers(model):
     }
 
 
-def make_case(out, seed, *, config, adapter="default", dtype=None):
+def randomize(model, layers, config, adapter):
+    """What PEFT leaves at zero, at the base's value or at the norms of W."""
+    for layer in layers.values():
+        if config.get("lora_bias"):
+            nn.init.normal_(layer.lora_B[adapter].bias)
+        if config.get("use_dora"):
+            magnitude = layer.lora_magnitude_vector[adapter].weight
+            with torch.no_grad():
+                magnitude.mul_(torch.empty_like(magnitude).uniform_(0.5, 2))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") and "lora_" not in name and parameter.requires_grad:
+            nn.init.normal_(parameter)
+
+
+def make_case(
+    out, seed, *, config, adapter="default", dtype=None, base=Tiny, weight=1.0, plain=()
+):
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
 
-    base = Tiny()
+    model_class, base = base, base()
     save_file(base.state_dict(), out / "base.safetensors", metadata={"format": "pt"})
 
     model = get_peft_model(base, LoraConfig(**config), adapter_name=adapter)
     for layer in lora_layers(model).values():
         nn.init.normal_(layer.lora_B[adapter].weight, std=0.5)
+    randomize(model, lora_layers(model), config, adapter)
     # The model has no embeddings; saying so keeps PEFT from asking the model hub.
     model.save_pretrained(str(out), save_embedding_layers=False)
     (out / "README.md").unlink()  # the model card, an empty form
@@ -161,13 +242,17 @@ def make_case(out, seed, *, config, adapter="default", dtype=None):
         save_file(cast, weights, metadata={"format": "pt"})
 
     # From here on only the saved files count.
-    fresh = Tiny()
+    fresh = model_class()
     fresh.load_state_dict(load_file(out / "base.safetensors"))
-    linears = [n for n, m in fresh.named_modules() if isinstance(m, nn.Linear)]
+    linears = [
+        n for n, m in fresh.named_modules() if isinstance(m, (nn.Linear, Conv1D))
+    ]
     loaded = PeftModel.from_pretrained(fresh, str(folder), adapter_name=adapter).eval()
     layers = lora_layers(loaded)
     modules = {}
     for name, layer in layers.items():
+        if weight != 1.0:
+            layer.set_scale(adapter, weight)
         x = torch.randn(ROWS, layer.in_features)
         with torch.no_grad():
             y = layer(x)
@@ -182,6 +267,11 @@ def make_case(out, seed, *, config, adapter="default", dtype=None):
             "lora_alpha": layer.lora_alpha[adapter],
             "scaling": layer.scaling[adapter],
         }
+    for name in plain:  # not adapted, but with a trained bias
+        layer = loaded.get_submodule("base_model.model." + name)
+        x = torch.randn(ROWS, layer.in_features)
+        np.save(out / f"x_{name}.npy", x.numpy())
+        np.save(out / f"y_{name}.npy", layer(x).detach().numpy())
     expect = {
         "peft_version": peft.__version__,
         "torch_version": torch.__version__.split("+")[0],
@@ -191,6 +281,8 @@ def make_case(out, seed, *, config, adapter="default", dtype=None):
         "modules": modules,
         "not_adapted": [name for name in linears if name not in layers],
     }
+    if weight != 1.0:
+        expect["weight"] = weight
     (out / "expect.json").write_text(json.dumps(expect, indent=2) + "\n")
     return modules
 

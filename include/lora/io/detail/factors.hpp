@@ -101,6 +101,12 @@ inline void require_writable(const char* operation, const adapted_module& m) {
     refuse(text() << "A " << shape_text{m.weights.a.shape(), 2} << " [rank, in] and B " << shape_text{m.weights.b.shape(), 2}
                   << " [out, rank] do not fit together");
   if (!std::isfinite(m.weights.scale)) refuse(text() << "the scale is not finite");
+  if (!m.weights.is_plain())
+    refuse(text() << "it has "
+                  << (m.weights.magnitude.size() != 0 ? "a magnitude of DoRA"
+                      : m.weights.bias.size() != 0    ? "a bias of B"
+                                                      : "a trained bias")
+                  << ", which is not written in this format");
   if (m.name.empty()) refuse(text() << "it has no name");
 }
 
