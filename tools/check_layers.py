@@ -14,7 +14,9 @@ OPT_IN = {"parallel/thread_pool.hpp",  # who starts threads says so; <thread> co
           "nd/print.hpp", "nd/print_element.hpp", "nd/digits.hpp",  # <ostream>, <format> and <mdspan>: for those who use them anyway
           # versions beyond the current one: <chrono>, <map>, <functional>, for programs that load while they serve
           "snapshot/history.hpp", "snapshot/detail/history_store.hpp", "snapshot/named_pin.hpp", "snapshot/version_record.hpp",
-          "snapshot/validated.hpp", "snapshot/metrics.hpp", "snapshot/routes.hpp", "snapshot/stable_hash.hpp", "snapshot/canary.hpp"}
+          "snapshot/validated.hpp", "snapshot/metrics.hpp", "snapshot/routes.hpp", "snapshot/stable_hash.hpp", "snapshot/canary.hpp",
+          "snapshot/patience.hpp",  # <thread>
+          "snapshot/limits.hpp"}  # cell.hpp includes it
 NOWHERE = {"iostream", "ranges", "format", "source_location", "expected", "regex"}
 BUT = {("nd/format.hpp", "format")}  # the header exists to serve it, and includes it only where there is one
 ONLY_IN = [  # includes matching the pattern are allowed in these rooms only

@@ -176,12 +176,12 @@ class history {
     }
     struct reservation {
       history& h;
-      std::size_t bytes;
+      std::size_t bytes, heap_before;
       ~reservation() {
         std::lock_guard<std::mutex> lock(h.mutex_);
-        h.store_.reserved -= bytes;
+        h.store_.load_ended(bytes, heap_before);
       }
-    } held{*this, bytes};
+    } held{*this, bytes, store_.heap()};
     std::string problem;
     std::optional<validated_type> value;
 #if LORA_HAS_EXCEPTIONS
