@@ -15,7 +15,8 @@ OPT_IN = {"parallel/thread_pool.hpp",  # who starts threads says so; <thread> co
           "linalg/low_rank_norm.hpp", "linalg/merge_report.hpp", "adapter/compose.hpp",  # for tools: a program that serves needs none of them
           # versions beyond the current one: <chrono>, <map>, <functional>, for programs that load while they serve
           "snapshot/history.hpp", "snapshot/detail/history_store.hpp", "snapshot/named_pin.hpp", "snapshot/version_record.hpp",
-          "snapshot/validated.hpp", "snapshot/metrics.hpp", "snapshot/routes.hpp", "snapshot/stable_hash.hpp", "snapshot/canary.hpp"}
+          "snapshot/validated.hpp", "snapshot/metrics.hpp", "snapshot/routes.hpp", "snapshot/stable_hash.hpp", "snapshot/canary.hpp",
+          "snapshot/patience.hpp"}  # <thread>
 NOWHERE = {"iostream", "ranges", "format", "source_location", "expected", "regex"}
 BUT = {("nd/format.hpp", "format")}  # the header exists to serve it, and includes it only where there is one
 ONLY_IN = [  # includes matching the pattern are allowed in these rooms only

@@ -8,9 +8,11 @@
 
 #include <doctest/doctest.h>
 
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <stdexcept>
 #include <string>
 
 using std::chrono::nanoseconds;
@@ -136,6 +138,33 @@ TEST_CASE("interop/metrics_text: a label that the formats do not allow is refuse
     CHECK(with(bad).find("is not a label name") != std::string::npos);
   for (const char* ours : {"stage", "result", "le"}) CHECK(with(ours).find("is the library's own") != std::string::npos);
   CHECK(message_of([] { (void)lora::openmetrics_text({}, {{"a", "1"}, {"a", "2"}}); }) == "metrics: the label 'a' comes twice");
+}
+
+TEST_CASE("interop/metrics_text: how the heap changed around a load, when a probe is given") {
+  std::size_t heap = 1000;
+  lora::history<int> h(lora::validator<int>::proven_by_type(), {.heap = [&] { return heap; }});
+  CHECK(lora::prometheus_text(h.metrics()).find("heap") == std::string::npos);  // nothing was loaded yet
+  const auto load = [&](std::ptrdiff_t change) {
+    (void)h.load({.source = "v"}, [&](auto&) {
+      heap = static_cast<std::size_t>(static_cast<std::ptrdiff_t>(heap) + change);
+      return 1;
+    });
+  };
+  load(300);
+  CHECK(h.metrics().heap_delta_bytes == 300);
+  CHECK(has(lora::prometheus_text(h.metrics()), "lora_reload_heap_delta_bytes 300"));
+  CHECK(has(lora::prometheus_text(h.metrics()), "# TYPE lora_reload_heap_delta_bytes gauge"));
+  load(-700);
+  CHECK(has(lora::openmetrics_text(h.metrics(), {{"m", "x"}}), "lora_reload_heap_delta_bytes{m=\"x\"} -700"));
+  (void)h.rollback(lora::stamp{1});  // loads nothing
+  CHECK(h.metrics().heap_delta_bytes == -700);
+#if LORA_HAS_EXCEPTIONS
+  (void)h.load({.source = "bad"}, [&](auto&) -> int {
+    heap += 5;
+    throw std::runtime_error("broken");
+  });
+  CHECK(h.metrics().heap_delta_bytes == 5);  // what a failed load leaves behind is what one wants to see
+#endif
 }
 
 TEST_CASE("interop/metrics_text: promtool finds nothing to mend") {

@@ -54,6 +54,11 @@ class metrics_writer {
     gauge("lora_named_pins", "Named pins that are held.", m.named_pins);
     family("lora_oldest_pin_seconds", "gauge", "Age of the oldest named pin; 0 without one.");
     seconds("lora_oldest_pin_seconds", "", m.oldest_pin);
+    if (m.heap_probed) {
+      family("lora_reload_heap_delta_bytes", "gauge", "How much more the heap held after the last load than before it.");
+      name_and_labels("lora_reload_heap_delta_bytes", "");
+      (out_ += std::to_string(m.heap_delta_bytes)) += '\n';
+    }
     if (open_) out_ += "# EOF\n";
     return std::move(out_);
   }

@@ -12,6 +12,7 @@
 
 #include <lora/config.hpp>
 #include <lora/snapshot/control.hpp>
+#include <lora/snapshot/limits.hpp>
 #include <lora/snapshot/payload.hpp>
 #include <lora/snapshot/reader.hpp>
 #include <lora/snapshot/traits.hpp>
@@ -56,6 +57,12 @@ class snapshot_cell {
   /** Nothing is published: readers get nullptr and stamp 0. */
   snapshot_cell() : control_(Traits::template create<control>()) {}
 
+  /**
+   * The same, and never more than `limits.max_retired` replaced versions in use: a publication that finds no room is refused. Readers notice
+   * nothing of it.
+   */
+  explicit snapshot_cell(snapshot_limits limits) : control_(Traits::template create<control>()), limits_(limits) {}
+
   /** Publishes a first version, with stamp 1. */
   explicit snapshot_cell(T&& first) : snapshot_cell(wrap(std::move(first))) {}
 
@@ -77,7 +84,7 @@ class snapshot_cell {
    * Makes `value` the current version and destroys the replaced ones that nobody holds.
    *
    * @return the new version's stamp
-   * @throws std::bad_alloc, what T's move constructor throws; nothing is published then.
+   * @throws std::bad_alloc, what T's move constructor throws; pinned_error when the cell's limits leave no room. Nothing is published then.
    * @par Cost  Two allocations before the exchange, none after; one load a registered slot; the destructors.
    */
   lora::stamp publish(T&& value) { return publish(wrap(std::move(value))); }
@@ -93,6 +100,13 @@ class snapshot_cell {
    */
   [[nodiscard]] std::optional<lora::stamp> try_publish(lora::stamp expected, const payload_type& payload) {
     return commit(payload, lora::stamp{}, &expected);
+  }
+
+  /** publish(), answering instead of throwing when the limits leave no room. @throws std::bad_alloc */
+  [[nodiscard]] snapshot_attempt publish_if_room(const payload_type& payload) {
+    pending fresh{Traits::template create<node>(payload, lora::stamp{})};
+    bool room = true;
+    return attempt(fresh, nullptr, room);
   }
 
   /**
@@ -119,6 +133,8 @@ class snapshot_cell {
   /** The current version, with a hold on its payload. For publishers, histories and tools: it takes the publishers' lock. */
   [[nodiscard]] version_type current() const { return control_->current(); }
 
+  [[nodiscard]] snapshot_limits limits() const noexcept { return limits_; }
+
   /** Takes the publishers' lock. */
   [[nodiscard]] snapshot_counters counters() const { return control_->counters(); }
 
@@ -127,11 +143,12 @@ class snapshot_cell {
   /**
    * Registers a reader. Uses the slot of an earlier reader if one is free.
    *
+   * @param name  what pinned_error calls it; a string literal, or another text that outlives the cell and every reader
    * @throws std::bad_alloc
    * @par Cost  A search through the slots; an allocation when all are taken. Slots are never given back while the cell or a
    *            handle lives, and each costs every publication one load: register once a thread, not once a request.
    */
-  [[nodiscard]] reader_type reader() const { return reader_type(*control_); }
+  [[nodiscard]] reader_type reader(const char* name = nullptr) const { return reader_type(*control_, name); }
 
  private:
   [[nodiscard]] static payload_type wrap(T&& value) {
@@ -151,13 +168,22 @@ class snapshot_cell {
   [[nodiscard]] std::optional<lora::stamp> commit(payload_type payload, lora::stamp back_to, const lora::stamp* expected) {
     // P0: everything that can fail or take long has happened when the lock is taken.
     pending fresh{Traits::template create<node>(std::move(payload), back_to)};
-    const lora::stamp given = control_->publish(fresh.n, expected);
-    if (given == lora::stamp{}) return std::nullopt;
-    fresh.n = nullptr;
-    return given;
+    bool room = true;
+    const snapshot_attempt a = attempt(fresh, expected, room);
+    if (!room) detail::refuse_publication(limits_.max_retired, a.in_the_way);
+    if (!a) return std::nullopt;
+    return a.given;
+  }
+
+  [[nodiscard]] snapshot_attempt attempt(pending& fresh, const lora::stamp* expected, bool& room) {
+    snapshot_attempt a;
+    a.given = control_->publish(fresh.n, expected, limits_.max_retired, room, a.in_the_way);
+    if (a) fresh.n = nullptr;
+    return a;
   }
 
   control* control_;
+  snapshot_limits limits_;
 };
 
 }  // namespace lora::inline v0

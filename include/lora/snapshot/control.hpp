@@ -13,6 +13,7 @@
 #define LORA_SNAPSHOT_CONTROL_HPP
 
 #include <lora/config.hpp>
+#include <lora/snapshot/limits.hpp>
 #include <lora/snapshot/payload.hpp>
 #include <lora/snapshot/traits.hpp>
 
@@ -23,14 +24,6 @@
 #include <utility>
 
 namespace lora::inline v0 {
-
-/** What a cell did so far, and what it holds now. One consistent picture, taken under the publishers' lock. */
-struct snapshot_counters {
-  std::uint64_t published = 0;  // versions published since the cell was made
-  std::uint64_t destroyed = 0;  // versions taken out for destruction; the last of them may still be on its way
-  std::size_t retired = 0;      // replaced, but still pinned or shared, or not collected yet
-  std::size_t live = 0;         // retired, and the current one if there is one
-};
 
 namespace detail {
 
@@ -63,6 +56,8 @@ template <class Traits>
 struct alignas(64) snapshot_slot {
   typename Traits::template atomic<std::uintptr_t> hazard{0};
   typename Traits::template atomic<std::uint32_t> claimed{0};
+  typename Traits::template atomic<const char*> name{nullptr};  // for reports only
+  typename Traits::template var<bool> named{false};             // the owner's, so that readers without a name store none
 };
 
 template <class Traits>
@@ -145,7 +140,15 @@ class snapshot_control {
     return &fresh->slots[0];
   }
 
+  void name_slot(slot& s, const char* name) noexcept {
+    if (name == nullptr) return;
+    s.named.set(true);
+    s.name.store(name, relaxed);  // Relaxed: the text outlives everybody, and nothing else is read through it.
+  }
+
   void unclaim_slot(slot& s) noexcept {
+    if (s.named.get()) s.name.store(nullptr, relaxed);  // Relaxed: as above.
+    s.named.set(false);
     // Release: pairs with the acquire in claim_slot().
     s.claimed.store(0, order<site::slot_unclaim, release>);
   }
@@ -201,25 +204,37 @@ class snapshot_control {
 
   /**
    * P1-P3. `fresh` is complete except for its stamp and parent; on success it belongs to the cell.
-   * Returns its stamp, or 0 if `expected` is given and is not the stamp of the current version.
+   * Returns its stamp, or 0 if `expected` is given and is not the stamp of the current version, or if there is no `room`: `max_retired` (0: any
+   * number) replaced versions are in use already, the oldest by `holder`.
    */
-  [[nodiscard]] lora::stamp publish(node* fresh, const lora::stamp* expected) {
+  [[nodiscard]] lora::stamp publish(node* fresh, const lora::stamp* expected, std::size_t max_retired, bool& room, snapshot_hold& holder) {
     lora::stamp given;
+    node* dead_before = nullptr;
     node* dead = nullptr;
+    room = true;
     {
       std::lock_guard<typename Traits::mutex> lock(publishers_);
       // Relaxed: the last exchange was made under this lock.
       node* before = current_.load(relaxed);
       const lora::stamp parent = before == nullptr ? lora::stamp{} : before->stamp.get();
       if (expected != nullptr && *expected != parent) return {};
-      given.value = last_stamp_.get() + 1;
-      last_stamp_.set(given.value);
-      fresh->stamp.set(given);
-      fresh->parent.set(parent);
-      // P2. From here to the unlock nothing allocates and nothing throws.
-      replace_current(fresh);
-      dead = collect_locked();
+      // The exchange adds one. So the limit holds at every moment, not only after a collection.
+      if (max_retired != 0 && retired_count_.get() >= max_retired) {
+        dead_before = collect_locked();
+        room = retired_count_.get() < max_retired;
+        if (!room) holder = holder_of_oldest();
+      }
+      if (room) {
+        given.value = last_stamp_.get() + 1;
+        last_stamp_.set(given.value);
+        fresh->stamp.set(given);
+        fresh->parent.set(parent);
+        // P2. From here to the unlock nothing allocates and nothing throws.
+        replace_current(fresh);
+        dead = collect_locked();
+      }
     }
+    destroy(dead_before);
     destroy(dead);  // P3: outside the lock, so a payload's destructor may publish.
     return given;
   }
@@ -338,6 +353,20 @@ class snapshot_control {
     for (node* r = retired_.get(); r != nullptr; r = r->next.get())
       // Acquire: pairs with the release in drop_owner(). Zero is final here: no slot holds the node, so nobody can count again.
       if (r->owners.load(order<site::owner_scan, acquire>) != 0) r->used.set(true);
+  }
+
+  // For the report of a refused publication, under the lock. Whoever held the node may have let go since the scan.
+  [[nodiscard]] snapshot_hold holder_of_oldest() noexcept {
+    const node* oldest = retired_.get();
+    for (const node* r = oldest; r != nullptr; r = r->next.get())
+      if (r->stamp.get() < oldest->stamp.get()) oldest = r;
+    snapshot_hold by{oldest->stamp.get(), nullptr, oldest->owners.load(relaxed)};  // Relaxed, here and below: nothing is freed by it.
+    for (chunk* c = chunks_.load(acquire); c != nullptr; c = c->next.get())        // Acquire: pairs with the append in claim_slot().
+      for (slot& s : c->slots) {
+        const std::uintptr_t held = s.hazard.load(relaxed);
+        if (held == wild || held == address(oldest)) return {held == wild ? lora::stamp{} : by.version, s.name.load(relaxed), 0};
+      }
+    return by;
   }
 
   static std::size_t destroy(node* chain) noexcept {

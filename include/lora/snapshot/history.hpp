@@ -176,14 +176,13 @@ class history {
     }
     struct reservation {
       history& h;
-      std::size_t bytes;
+      std::size_t bytes, heap_before;
       void release() noexcept { h.store_.reserved -= std::exchange(bytes, 0); }
       ~reservation() {
-        if (bytes == 0) return;
         std::lock_guard<std::mutex> lock(h.mutex_);
-        release();
+        h.store_.load_ended(bytes, heap_before);
       }
-    } held{*this, bytes};
+    } held{*this, bytes, store_.heap()};
     std::string problem;
     std::optional<validated_type> value;
 #if LORA_HAS_EXCEPTIONS

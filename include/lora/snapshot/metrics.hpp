@@ -60,6 +60,8 @@ struct snapshot_metrics {
   std::size_t budget_bytes = 0;  // 0: none
   std::size_t named_pins = 0;
   std::chrono::nanoseconds oldest_pin{};  // age of the oldest named pin; 0 without one
+  bool heap_probed = false;               // a probe was given (history_options::heap), and a load() has ended
+  std::int64_t heap_delta_bytes = 0;      // then: how much more the heap held after the last load() than before it, what it freed included
 };
 
 /** The counters behind snapshot_metrics. @par Threads  Any thread may observe at any time. */

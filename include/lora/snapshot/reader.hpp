@@ -239,7 +239,10 @@ class snapshot_reader {
   friend class snapshot_cell<T, Traits>;
   friend class snapshot_pin<T, Traits>;
 
-  explicit snapshot_reader(control& c) : control_(&c), slot_(c.claim_slot()) { c.add_handle(); }
+  snapshot_reader(control& c, const char* name) : control_(&c), slot_(c.claim_slot()) {
+    c.add_handle();
+    c.name_slot(*slot_, name);
+  }
 
   void take(snapshot_reader& other) noexcept {
     LORA_ASSERT(other.depth_.get() == 0, "snapshot_reader: moved while pinned");

@@ -100,6 +100,9 @@ struct history_options {
   double healthy = 0.5;  // a score from here on makes a version one to go back to
   std::function<wall_time()> now = [] { return std::chrono::system_clock::now(); };
   stage_clock::ticks ticks = stage_clock::steady;  // for durations
+  // Bytes that the heap holds: mallinfo2().uordblks, jemalloc's stats.allocated, ... Asked before and after each load(); as the clocks,
+  // it must not use the history, nor throw.
+  std::function<std::size_t()> heap{};
 };
 
 enum class publish_outcome : std::uint8_t {

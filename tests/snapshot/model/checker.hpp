@@ -38,6 +38,7 @@
 #include <new>
 #include <set>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -85,6 +86,8 @@ struct options {
   std::size_t schedules = std::numeric_limits<std::size_t>::max();  // stop after this many
   std::uint64_t seed = 1;                                           // sample
   bool reuse_memory = false;                                        // freed memory is handed out again: ABA instead of use after free
+  bool shortest = false;  // do not stop at the first failure: look for the one with the fewest steps
+  const char* (*field)(std::string_view type, std::size_t i) = nullptr;  // shortest: the name of the i-th atomic of a type, for the trace
 };
 
 struct verdict {
@@ -93,6 +96,9 @@ struct verdict {
   std::size_t schedules = 0;  // run, the failing one included
   bool complete = false;      // explore: nothing left within the bound
   std::set<long> outcomes;    // what scenarios passed to model::record()
+  std::string trace;          // options::shortest: what the threads did, one operation a line
+  std::size_t steps = 0;      // of that trace
+  int preemptions = 0;
 };
 
 /** The state of one exploration. Model atomics and variables find it through current(). */
@@ -132,12 +138,18 @@ class checker {
     do {
       one_schedule();
       ++result_.schedules;
-      if (result_.failed) return result_;
+      if (result_.failed && !options_.shortest) return result_;
+      if (result_.failed) keep_if_shorter();
       if (!random_ && !next_path()) {
         result_.complete = true;
-        return result_;
+        break;
       }
     } while (result_.schedules < options_.schedules);
+    if (best_.failed) {
+      best_.schedules = result_.schedules;
+      best_.complete = result_.complete;
+      return best_;
+    }
     return result_;
   }
 
@@ -156,7 +168,7 @@ class checker {
   std::size_t steps_of_this_thread() const { return now().steps; }
   int self() const { return self_; }
 
-  std::size_t new_location(std::uint64_t value) {
+  std::size_t new_location(void* object, std::uint64_t value) {
     if (location_count_ == max_locations) fail("the scenario has too many atomics: raise max_locations");
     location& l = locations_[location_count_];
     l.stores.clear();
@@ -165,6 +177,7 @@ class checker {
     l.made_by = self_;
     l.made_at = now().known.clock[idx(self_)];
     l.touched.fill(0);
+    if (options_.shortest) l.name = name_of_new(object);
     return location_count_++;
   }
 
@@ -178,12 +191,17 @@ class checker {
     location& l = begin_operation(object, id);
     const std::size_t last = l.stores.size() - 1;
     const std::size_t oldest = oldest_readable(id, order);
-    return read_from(id, last - choose_store(last - oldest + 1), order);
+    const std::size_t back = choose_store(last - oldest + 1);
+    const std::uint64_t got = read_from(id, last - back, order);
+    if (options_.shortest) note("loads    ", id, name_of(got) + (back == 0 ? "" : ", which is not the newest"), order);
+    return got;
   }
 
   void store(const void* object, std::size_t id, std::uint64_t value, std::memory_order order) {
     begin_operation(object, id);
+    const std::string what = options_.shortest ? name_of(value) : std::string();
     append(id, value, order, false);
+    if (options_.shortest) note("stores   ", id, what, order);
   }
 
   /** `change` maps the old value to the new one. */
@@ -191,7 +209,9 @@ class checker {
   std::uint64_t modify(const void* object, std::size_t id, std::memory_order order, Change change) {
     location& l = begin_operation(object, id);
     const std::uint64_t old = read_from(id, l.stores.size() - 1, order);  // a read-modify-write reads the last store
-    append(id, change(old), order, true);
+    const std::uint64_t now_there = change(old);
+    append(id, now_there, order, true);
+    if (options_.shortest) note("exchanges", id, name_of(old) + " for " + name_of(now_there), order);
     return old;
   }
 
@@ -210,6 +230,7 @@ class checker {
     }
     read_from(id, i, success);
     append(id, desired, success, true);
+    if (options_.shortest) note("exchanges", id, name_of(expected) + " for " + name_of(desired), success);
     return true;
   }
 
@@ -232,6 +253,7 @@ class checker {
     }
     m.held = true;
     m.owner = self_;
+    if (options_.shortest) note("locks");
     now().known.join(m.released);
   }
 
@@ -239,6 +261,7 @@ class checker {
     check_alive(&m);
     if (!m.held || m.owner != self_) fail("a thread unlocks a mutex that it does not hold");
     m.held = false;
+    if (options_.shortest) note("unlocks");
     m.released = now().known;
     tick();
   }
@@ -274,11 +297,13 @@ class checker {
 
   // ---- memory ------------------------------------------------------------------------------------------------------------
 
-  void* allocate(std::size_t bytes, std::size_t alignment) {
+  void* allocate(std::size_t bytes, std::size_t alignment, std::string_view type = {}) {
     if (options_.reuse_memory)
       for (std::size_t i = blocks_.size(); i-- > 0;)
         if (!blocks_[i].live && blocks_[i].bytes == bytes) {
           blocks_[i].live = true;
+          blocks_[i].type = type;
+          blocks_[i].fields = 0;
           now().known.join(blocks_[i].freed);  // as free() and malloc() do
           mark(blocks_[i], 1);
           return arena_ + blocks_[i].begin;
@@ -287,7 +312,7 @@ class checker {
     const std::size_t begin = (arena_used_ + unit - 1) / unit * unit;
     if (begin + bytes > arena_bytes) fail("the scenario needs too much memory: raise arena_bytes");
     arena_used_ = begin + (bytes + granule - 1) / granule * granule;
-    blocks_.push_back({begin, bytes, true, {}});
+    blocks_.push_back({begin, bytes, true, {}, type, 0});
     mark(blocks_.back(), 1);
     return arena_ + begin;
   }
@@ -299,6 +324,7 @@ class checker {
   void release(const void* object) {
     block& b = *block_of(object);
     b.live = false;
+    if (options_.shortest) note("frees " + block_name(static_cast<std::size_t>(&b - blocks_.data())));
     b.freed = now().known;
     tick();
     mark(b, 2);  // the bytes stay as they are until the schedule ends, so that a late access can be reported
@@ -326,6 +352,7 @@ class checker {
     int made_by = 0;
     std::uint32_t made_at = 0;
     std::array<std::uint32_t, max_threads> touched{};
+    std::string name;  // options::shortest
   };
 
   struct thread {
@@ -353,6 +380,8 @@ class checker {
     std::size_t bytes;
     bool live;
     view freed;
+    std::string_view type;
+    std::size_t fields = 0;  // atomics in it that have a name
   };
 
   static checker*& active() {
@@ -415,6 +444,53 @@ class checker {
     }
     if (order == std::memory_order::seq_cst) l.seq_cst_floor = i;
     tick();
+  }
+
+  // ---- the trace ---------------------------------------------------------------------------------------------------------
+
+  // What the threads do; building the scenario and finishing it are not part of it, except where the failure shows.
+  void note(const std::string& what) {
+    if (!tracing_) return;
+    trace_ += "    " + (self_ == 0 ? std::string("end") : "T" + std::to_string(self_)) + "  " + what + "\n";
+    ++traced_;
+  }
+  void note(const char* what, std::size_t id, const std::string& value, std::memory_order order) {
+    constexpr const char* names[] = {"relaxed", "consume", "acquire", "release", "acq_rel", "seq_cst"};
+    note(std::string(what) + " " + locations_[id].name + ": " + value + "  (" + names[static_cast<std::size_t>(order)] + ")");
+  }
+
+  std::string block_name(std::size_t i) const {
+    std::size_t number = 0;
+    for (std::size_t k = 0; k <= i; ++k)
+      if (blocks_[k].type == blocks_[i].type) ++number;
+    return std::string(blocks_[i].type) + " " + std::to_string(number);
+  }
+  std::string name_of_new(void* object) {
+    const auto* p = static_cast<const std::byte*>(object);
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      const std::byte* begin = arena_ + blocks_[i].begin;
+      if (!blocks_[i].live || std::less<const std::byte*>{}(p, begin) || !std::less<const std::byte*>{}(p, begin + blocks_[i].bytes))
+        continue;
+      const std::size_t field = blocks_[i].fields++;
+      return block_name(i) + "." + (options_.field == nullptr ? std::to_string(field) : options_.field(blocks_[i].type, field));
+    }
+    return "atomic " + std::to_string(location_count_);
+  }
+  std::string name_of(std::uint64_t value) const {
+    for (std::size_t i = blocks_.size(); i-- > 0;)
+      if (value == reinterpret_cast<std::uintptr_t>(arena_ + blocks_[i].begin)) return block_name(i);
+    return std::to_string(value);
+  }
+
+  void keep_if_shorter() {
+    if (!best_.failed || preemptions_ < best_.preemptions || (preemptions_ == best_.preemptions && traced_ < best_.steps)) {
+      best_.failed = true;
+      best_.why = result_.why;
+      best_.trace = trace_;
+      best_.steps = traced_;
+      best_.preemptions = preemptions_;
+    }
+    result_.failed = false;
   }
 
   // ---- choices -----------------------------------------------------------------------------------------------------------
@@ -495,6 +571,7 @@ class checker {
       states_[idx(t)].fresh = true;
     }
     tick();
+    tracing_ = true;
   }
 
   void join_threads() {
@@ -513,7 +590,10 @@ class checker {
     std::memset(state_.data(), 0, arena_used_ / granule + 1);
     arena_used_ = 0;
     blocks_.clear();
-    states_[0] = thread{};
+    trace_.clear();
+    traced_ = 0;
+    tracing_ = false;
+    for (thread& t : states_) t = thread{};  // a failed schedule leaves threads in the middle of something
     states_[0].known.clock[0] = 1;
     states_[0].finished = false;
     for (int t = 0; t < threads_; ++t) prepare(fibers_[idx(t)]);
@@ -614,6 +694,10 @@ class checker {
 
   options options_;
   verdict result_;
+  verdict best_;  // options::shortest
+  std::string trace_;
+  std::size_t traced_ = 0;
+  bool tracing_ = false;
   std::uint64_t rng_;
   std::uint64_t preempt_mask_ = 1;
   bool random_ = false;
@@ -664,7 +748,7 @@ template <class U>
 class atomic {
  public:
   atomic() : atomic(U{}) {}
-  atomic(U value) : id_(checker::current().new_location(to_bits(value))) {}
+  atomic(U value) : id_(checker::current().new_location(this, to_bits(value))) {}
   ~atomic() { checker::current().end_location(this, id_); }
   atomic(const atomic&) = delete;
   atomic& operator=(const atomic&) = delete;
@@ -732,9 +816,21 @@ class mutex {
   checker::mutex_state state_;
 };
 
+/** "node" for ns::snapshot_node<...>: the compiler's text for the type without namespaces, arguments and that prefix. */
+template <class U>
+constexpr std::string_view type_name() {
+  std::string_view s = __PRETTY_FUNCTION__;
+  s.remove_prefix(s.find("U = ") + 4);
+  s = s.substr(0, s.find_first_of("<;]"));
+  if (const auto colons = s.rfind("::"); colons != s.npos) s.remove_prefix(colons + 2);
+  constexpr std::string_view prefix = "snapshot_";
+  if (s.substr(0, prefix.size()) == prefix) s.remove_prefix(prefix.size());
+  return s;
+}
+
 template <class U, class... Args>
 U* create(Args&&... args) {
-  return ::new (checker::current().allocate(sizeof(U), alignof(U))) U(std::forward<Args>(args)...);
+  return ::new (checker::current().allocate(sizeof(U), alignof(U), type_name<U>())) U(std::forward<Args>(args)...);
 }
 
 template <class U>

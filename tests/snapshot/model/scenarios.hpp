@@ -11,7 +11,9 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 namespace model {
@@ -131,6 +133,15 @@ struct weights {
   model::var<int> value;
 };
 
+/** The name of the i-th atomic of a type of the protocol, for traces. */
+inline const char* field_name(std::string_view type, std::size_t i) {
+  constexpr const char* of_control[] = {"current", "chunks", "handles"};
+  constexpr const char* of_slot[] = {"hazard", "claimed", "name"};
+  if (type == "control" && i < 3) return of_control[i];
+  if (type == "chunk") return of_slot[i % 3];
+  return "owners";
+}
+
 /** A cell with version 1 published, and the claims that hold for every use of it. */
 template <mutant M, std::size_t Slots>
 struct world {
@@ -139,8 +150,9 @@ struct world {
   using reader_type = typename cell_type::reader_type;
   using share_type = lora::snapshot_share<weights, T>;
 
-  world() {
-    cell.emplace();
+  template <class... Limits>
+  explicit world(Limits... limits) {
+    cell.emplace(limits...);
     publish(10);
   }
 
@@ -318,6 +330,83 @@ struct reusing : world<M, 1> {
   }
 
   void finish() {
+    this->settle();
+    this->cell.reset();
+  }
+};
+
+/** Everything at once: a sticky reader, one that registers late and turns its pin into a share, nested pins, and a publisher. */
+template <mutant M>
+struct mixing : world<M, 1> {
+  using base = world<M, 1>;
+  static constexpr int threads = 3;
+  std::optional<typename base::reader_type> early;
+
+  mixing() { early.emplace(this->cell->reader()); }
+
+  void thread(int i) {
+    if (i == 2) {
+      this->publish(20);
+      this->publish(30);
+    } else if (i == 0) {
+      base::read(*early);
+      auto pin = early->pin();
+      const lora::stamp first = pin.stamp();
+      base::check(pin.get(), first);
+      auto nested = early->pin();
+      require(nested.stamp() == first, "a nested pin saw another version");
+    } else {
+      auto late = this->cell->reader();  // its slot is in a chunk of its own
+      auto share = late.pin().share();
+      base::read(late);
+      base::check(share.get(), share.stamp());
+    }
+  }
+
+  void finish() {
+    early.reset();
+    this->settle();
+    this->cell.reset();
+  }
+};
+
+/** A cell that may hold one replaced version: the publisher is refused, and nobody else notices. */
+template <mutant M>
+struct limiting : world<M, 2> {
+  using base = world<M, 2>;
+  static constexpr int threads = 3;
+  std::optional<typename base::reader_type> readers[2];
+
+  limiting() : base(lora::snapshot_limits{1}) {
+    for (auto& r : readers) r.emplace(this->cell->reader());
+  }
+
+  void thread(int i) {
+    if (i == 2) {
+      int published = 1;
+      for (int k = 0; k < 3; ++k) {
+        const auto payload = base::make(10 * (published + 1));
+        const lora::snapshot_attempt a = this->cell->publish_if_room(payload);
+        if (a)
+          require(a.given.value == static_cast<std::uint64_t>(++published), "a refused publication used up a stamp");
+        else
+          require(a.in_the_way.version.value < static_cast<std::uint64_t>(published), "the version in the way is not a replaced one");
+        require(this->cell->counters().retired <= 1, "more versions are retired than the limit allows");
+      }
+    } else if (i == 0) {
+      base::read(*readers[0]);
+      base::read(*readers[0]);
+    } else {
+      auto pin = readers[1]->pin();
+      base::check(pin.get(), pin.stamp());
+    }
+  }
+
+  void finish() {
+    for (auto& r : readers) r.reset();
+    const lora::snapshot_attempt a =
+        this->cell->publish_if_room(base::make(10 * (static_cast<int>(this->cell->current().stamp.value) + 1)));
+    require(static_cast<bool>(a), "no room although nobody reads");
     this->settle();
     this->cell.reset();
   }

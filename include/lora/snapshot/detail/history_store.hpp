@@ -344,7 +344,18 @@ struct history_store {
     return p;
   }
 
+  [[nodiscard]] std::size_t heap() const { return options.heap ? options.heap() : 0; }
+  /** @param size  what the load had reserved. @param before  heap() at its beginning. */
+  void load_ended(std::size_t size, std::size_t before) {
+    reserved -= size;
+    if (!options.heap) return;
+    heap_probed = true;
+    heap_delta = static_cast<std::int64_t>(heap()) - static_cast<std::int64_t>(before);
+  }
+
   void fill(snapshot_metrics& m) const {
+    m.heap_probed = heap_probed;
+    m.heap_delta_bytes = heap_delta;
     m.reloads_ok = published;
     m.reloads_failed = failed;
     m.reloads_lost = lost;
@@ -379,6 +390,8 @@ struct history_store {
   std::uint64_t rollbacks = 0;
   std::uint64_t failed = 0;
   std::uint64_t lost = 0;
+  bool heap_probed = false;
+  std::int64_t heap_delta = 0;
 };
 
 }  // namespace lora::inline v0::detail
