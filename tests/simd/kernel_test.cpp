@@ -146,8 +146,12 @@ TEST_CASE("simd/kernel: the tables of forms make sense for every batch size") {
       REQUIRE(k.lanes % f.tokens_lane == 0);
       REQUIRE(f.rows >= 1);
       const count panel = static_cast<count>(f.tokens_lane) * f.registers;
-      // Only forms with one token a lane are cut into panels: elsewhere the batch fits one.
-      if (f.tokens_lane < k.lanes) REQUIRE(panel >= m);
+      // Only forms with one token a lane are cut into any number of panels: elsewhere the batch fits one, or two with no register empty.
+      if (f.tokens_lane < k.lanes && panel < m) {
+        REQUIRE(2 * panel >= m);
+        const form& second = *k.rest_form_for(f, m - panel);
+        REQUIRE(panel + static_cast<count>(second.tokens_lane) * second.registers - m < f.tokens_lane);
+      }
       const count rest = (m - 1) % panel + 1;
       const form& last = *k.rest_form_for(f, rest);
       REQUIRE(last.tokens_lane == f.tokens_lane);  // else a row's bits would depend on its panel
