@@ -81,6 +81,7 @@
 #include <lora/linalg/merge.hpp>
 #include <lora/linalg/one_token.hpp>
 #include <lora/linalg/pack.hpp>
+#include <lora/linalg/row_norms.hpp>
 #include <lora/linalg/rows.hpp>
 #include <lora/linalg/workspace.hpp>
 
@@ -89,6 +90,7 @@
 #include <lora/adapter/bind.hpp>
 #include <lora/adapter/contract.hpp>
 #include <lora/adapter/count.hpp>
+#include <lora/adapter/dora.hpp>
 #include <lora/adapter/init.hpp>
 #include <lora/adapter/linear.hpp>
 #include <lora/adapter/merge_cost.hpp>
@@ -96,6 +98,7 @@
 
 #include <lora/snapshot/cell.hpp>
 #include <lora/snapshot/control.hpp>
+#include <lora/snapshot/limits.hpp>
 #include <lora/snapshot/payload.hpp>
 #include <lora/snapshot/reader.hpp>
 #include <lora/snapshot/traits.hpp>
