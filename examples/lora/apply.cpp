@@ -38,7 +38,8 @@ void apply(const apply_options& o) {
                             o.module + "'")
                                .c_str());
 
-  const auto& [name, out, in] = base.contract[index];
+  const lora::index_t out = base.contract[index].out;
+  const lora::index_t in = base.contract[index].in;
   const auto input = lora::io::npy::open(o.input);
   if (input.view().type() != lora::dtype::f32 || input.view().rank() != 2 || input.view().extent(1) != in) {
     lora::detail::text t;

@@ -71,7 +71,7 @@ void merge(const merge_options& o) {
       lora::dispatch<2, float, lora::float16, lora::bfloat16>(old, [&](auto w) {
         const auto merged = lora::merged(w, set[module]);  // one at a time: the new model is never in memory whole
         out.write(lora::any_view(merged.view()));
-        print_line(base.contract[module].name, set.rank(module), old.type(), lora::merge_report_of(w, set[module], merged));
+        print_line(base.contract[module].name, set.rank(module), old.type(), lora::merge_report_of(w, set[module].terms, merged));
       });
       ++changed;
     }

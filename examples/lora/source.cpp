@@ -192,6 +192,15 @@ source load(const std::string& path, const base_model* base, nameless rule, cons
       break;
   }
   s.adapter.source = path;
+  // The library computes these; the commands' files and reports have no place for them yet.
+  if (s.adapter.fan_in_fan_out) refuse(path, "has fan_in_fan_out, weights stored as [in, out], which this program does not support");
+  for (const lora::adapted_module& m : s.adapter.modules)
+    if (!m.weights.is_plain())
+      refuse(path, "module '" + m.name + "' has " +
+                       (m.weights.magnitude.size() != 0 ? "a magnitude of DoRA"
+                        : m.weights.bias.size() != 0    ? "a bias of B (lora_bias)"
+                                                        : "a trained bias") +
+                       ", which this program does not support");
   if (base != nullptr) (void)lora::bind(s.adapter, base->contract);
   return s;
 }

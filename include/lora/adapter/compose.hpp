@@ -133,8 +133,8 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
  * multiplied and all parts have the same one; else they become f32, which holds f16 and bf16 exactly. A part whose c_i is 0 is left out, like
  * the modules that only such parts have.
  *
- * @throws value_error for a null or empty list, a weight or c_i that is not finite, a module that one adapter adapts twice, or when nothing is
- *         left; shape_error naming both adapters' shapes when a module's do not fit; dtype_error. Nothing is checked against a model: bind().
+ * @throws value_error for a null or empty list, a weight or c_i that is not finite, a module that one adapter adapts twice or that is not
+ *         plain (low_rank::is_plain), or when nothing is left; shape_error naming both adapters' shapes when a module's do not fit; dtype_error. Nothing is checked against a model: bind().
  * @par Cost      A copy of every factor of modules that several parts adapt.
  * @par Accuracy  Each element of B is rounded once: relative 2^-24 (1 + 2^-28), exact when c_i / scale is a power of two or 1, barring
  *                underflow. A and the scale are exact.
@@ -159,6 +159,9 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
       const float factor = m.weights.scale * part.weight;
       if (!std::isfinite(part.weight) || !std::isfinite(factor))
         detail::raise<value_error>(detail::about_composed(*part.source, m.name) << "scale times weight is not finite");
+      if (!m.weights.is_plain())
+        detail::raise<value_error>(detail::about_composed(*part.source, m.name)
+                                   << "has a bias or a magnitude of DoRA; only sums of plain s B A can be composed");
       if (factor == 0.0f) continue;
       detail::composed_module& to = module_of(m.name);
       detail::check_composed(*part.source, m, to);
