@@ -5,9 +5,9 @@
 // Forms by batch size, W in place: at most 24 sums of 32 registers, and at most 7 rows streamed at once, 8 for a single token: more rows
 // than L1 has ways evict each other when the row stride is a power of two. Chosen by measurement on Zen 4, and on a Xeon (model 207) where
 // forms with few rows and many tokens fall behind because they read the packed tokens from L2 too often (24 tokens: T8 6x3 5.7 ms, T4 4x6
-// 6.0; 48 tokens: T16 6x3 9.7, T8 4x6 10.2). Where half a register of tokens and more would stay empty, two panels of fewer tokens a
-// register fill them, the last with fewer registers (1024 x 384 from L2, in us: 25 tokens, T8 6x4 167, T4 6x4 + 6x3 150; 56 tokens, T16 6x4
-// 340, T8 6x4 + 6x3 299).
+// 6.0; 48 tokens: T16 6x3 9.7, T8 4x6 10.2). Up to 56 tokens, where half a register of T16 would stay empty, two panels of T8 fill theirs, the
+// last with fewer registers (1024 x 384 from L2: 340 us, 299). The same for 25 to 28 tokens, T4 6x4 + 6x3, won from L2 but lost where W comes
+// from memory (4096 x 4096: 7.5 to 7.7 ms, T8 6x4 7.2 to 7.3).
 template <class W>
 [[nodiscard]] const form* form_for(count tokens) noexcept {
   if (tokens <= 1) return &form_of<W, 1, 8, 1>;
@@ -20,7 +20,6 @@ template <class W>
   if (tokens <= 16) return &form_of<W, 4, 6, 4>;
   if (tokens <= 20) return &form_of<W, 4, 5, 5>;
   if (tokens <= 24) return &form_of<W, 8, 6, 3>;
-  if (tokens > 24 && tokens <= 28) return &form_of<W, 4, 6, 4>;
   if (tokens <= 32) return &form_of<W, 8, 6, 4>;
   if (tokens <= 40) return &form_of<W, 8, 5, 5>;
   if (tokens <= 48) return &form_of<W, 16, 6, 3>;
@@ -33,7 +32,6 @@ template <class W>
     if (tokens > 2) return tokens > 3 ? &form_of<W, 1, 6, 4> : &form_of<W, 1, 6, 3>;
     return tokens > 1 ? &form_of<W, 1, 6, 2> : &form_of<W, 1, 6, 1>;
   }
-  if (f.tokens_lane == 4 && f.registers == 4 && tokens <= 12) return &form_of<W, 4, 6, 3>;
   // 16 and fewer: the turns of long rows.
   if (f.tokens_lane == 8 && f.registers == 4 && tokens <= 24) return tokens > 16 ? &form_of<W, 8, 6, 3> : &form_of<W, 8, 6, 2>;
   if (f.tokens_lane != 16 || tokens > 48) return &f;
