@@ -159,10 +159,10 @@ class route_table {
       if (entries_[i].id != id) others += static_cast<double>(draws_[i].weight) / one;
     if (share < 1 && others == 0) refuse(id, "takes all traffic: with less, nobody would take the rest");
     const double beside = share < 1 ? others * share / (1 - share) : 2;  // its weight, the others' unchanged
-    return changed(id, [&](route_type& e, std::vector<route_type>& all) {
+    return changed(id, [&](route_type& e, std::vector<route_type>& list) {
       e.weight = beside <= 1 ? beside : share;
-      for (std::size_t i = 0; beside > 1 && i < all.size(); ++i)
-        if (all[i].id != id && draws_[i].weight != 0) all[i].weight = static_cast<double>(draws_[i].weight) / one * (1 - share) / others;
+      for (std::size_t i = 0; beside > 1 && i < list.size(); ++i)
+        if (list[i].id != id && draws_[i].weight != 0) list[i].weight = static_cast<double>(draws_[i].weight) / one * (1 - share) / others;
     });
   }
 
