@@ -57,8 +57,8 @@ void for_each_way(F f) {
     }
     for (const bool invariant : {false, true}) {
       CAPTURE(invariant);
-      INFO("precision::native");
-      f(lora::forward_options{.precision = lora::precision::native, .batch_invariant = invariant});
+      INFO("precision::pairs");
+      f(lora::forward_options{.precision = lora::precision::pairs, .batch_invariant = invariant});
     }
   }
 }
@@ -219,7 +219,7 @@ TEST_CASE_TEMPLATE("linalg/special: padding never meets an infinity: positive su
     }
 }
 
-TEST_CASE_TEMPLATE("linalg/special: subnormal weights count, in every lane; native multiplies them as zeros", T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("linalg/special: subnormal weights count, in every lane; pairs multiply them as zeros", T, float, bfloat16, float16) {
   constexpr index_t in = 37;
   constexpr index_t out = 9;
   const T smallest = [] {
@@ -242,8 +242,8 @@ TEST_CASE_TEMPLATE("linalg/special: subnormal weights count, in every lane; nati
       for_each_way<T>([&](const lora::forward_options& options) {
         const auto y = call(std::as_const(x).view(), w, {}, {}, options);
         // Multiples of the smallest number, far from any rounding: only a flush, or a lane left out, can change them. The pairs of
-        // native are read with subnormals as zeros, whatever the thread has set; W transposed is computed exactly always.
-        const bool flushed = options.precision == lora::precision::native && l == layout::padded;
+        // the CPU are read with subnormals as zeros, whatever the thread has set; W transposed is computed exactly always.
+        const bool flushed = options.precision == lora::precision::pairs && l == layout::padded;
         for (index_t i = 0; i < n; ++i) {
           float units = 0;
           for (index_t k = 0; k < in; ++k) units += static_cast<float>(1 + (i + k) % 2);
