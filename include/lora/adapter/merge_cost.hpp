@@ -77,8 +77,9 @@ inline constexpr double merge_passes = 4;
  *                      finite; shape_error when the copy of W does not fit the address space.
  * @par Accuracy   Of the 64 measurements in bench/merge/measured.json, one machine, a test holds merge_seconds within a factor of 2.5 of all,
  *                 call_seconds within 1.5 of half and 4.5 of all, and tokens_to_break_even within 2 of half and 5 of all whose calls differ by
- *                 more than noise. Calls are limits: forward stays behind them where rows are long (64 tokens, in = 11008 and more), and in that file,
- *                 which is of earlier kernels, with 16-bit weights at 64 tokens. It does not know caches: for a W, A and B that stay in one, pass that cache's bandwidth.
+ *                 more than noise. Calls are limits: forward stays behind them where rows are long (64 tokens, in = 11008 and more), and in
+ *                 that file, which is of earlier kernels, with 16-bit weights at 64 tokens. It does not know caches: for a W, A and B that
+ *                 stay in one, pass that cache's bandwidth.
  * @par Threads    A pure function. merged() uses one thread; for calls that use more, ask once with the limits of one thread for merge_seconds
  *                 and once with the limits of all for the calls.
  */
