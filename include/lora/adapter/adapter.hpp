@@ -8,6 +8,7 @@
 #ifndef LORA_ADAPTER_ADAPTER_HPP
 #define LORA_ADAPTER_ADAPTER_HPP
 
+#include <lora/adapter/contract.hpp>
 #include <lora/adapter/scale.hpp>
 #include <lora/core/content_hash.hpp>
 #include <lora/nd/any_view.hpp>
@@ -36,15 +37,28 @@ struct low_rank {
   any_view bias{};          ///< of B
   any_view magnitude{};     ///< of DoRA
   any_view trained_bias{};  ///< replaces the base's
+  any_view weight{};        ///< replaces the base's, shaped as that lies in its file: modules_to_save, a base resized or saved along
+  any_view rows{};          ///< [n, width], of an embedding: replace the rows `row_indices` of its table (trainable_token_indices)
+  std::vector<index_t> row_indices{};
 
   /** Whether there is more than A, B and the scale. */
-  [[nodiscard]] bool is_plain() const noexcept { return bias.size() == 0 && magnitude.size() == 0 && trained_bias.size() == 0; }
+  [[nodiscard]] bool is_plain() const noexcept {
+    return bias.size() == 0 && magnitude.size() == 0 && trained_bias.size() == 0 && weight.size() == 0 && rows.size() == 0;
+  }
 };
 
 /** One adapted module of an adapter, under the name that the model uses for it ("model.layers.0.self_attn.q_proj"). */
 struct adapted_module {
   std::string name;
   low_rank weights;
+  module_kind kind = module_kind::linear;
+  index_t kernel[2] = {1, 1};  ///< of conv2d, whose A [rank, channels, height, width] is given as [rank, channels x height x width]
+};
+
+/** A whole tensor of the base that an adapter replaces and that is no matrix of a module: the weight of a norm that was trained along. */
+struct saved_tensor {
+  std::string name;  ///< in the base's file
+  any_view value;
 };
 
 /**
@@ -55,6 +69,7 @@ struct adapted_module {
 struct adapter {
   std::string source;  ///< where it came from, for messages
   std::vector<adapted_module> modules;
+  std::vector<saved_tensor> tensors{};
   std::shared_ptr<const void> owner;
   std::span<const std::byte>
       region{};  ///< the memory that `owner` holds, when it is one piece: bind() refuses views that leave it. Empty: not known

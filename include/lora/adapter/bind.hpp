@@ -143,7 +143,9 @@ inline bound_adapter bind(const adapter& source, const model_contract& model, co
   bound.source_ = source.source;
   bound.owner_ = source.owner;
   std::vector<bool> seen(model.size());
-  for (const auto& [name, weights] : source.modules) {
+  for (const adapted_module& given : source.modules) {
+    const std::string& name = given.name;
+    const low_rank& weights = given.weights;
     const std::size_t index = model.find(name);
     if (index == model_contract::not_found) detail::raise_bind(source, name, text() << "the model has no module of this name");
     if (seen[index]) detail::raise_bind(source, name, text() << "is adapted twice");

@@ -25,12 +25,23 @@ enum class weight_layout : unsigned char {
   in_out,  ///< [in, out]: GPT-2's Conv1D, PEFT's fan_in_fan_out; used in place through a transposed view
 };
 
-/** A linear module of the base: weight [out, in], whichever way it lies. */
+/** What a module does with its weight. Its matrix is [out, in] in each case, so that one set of formulas holds for all. */
+enum class module_kind : unsigned char {
+  linear,     ///< y = W x
+  embedding,  ///< y = W e_id: in = tokens, out = width; the file holds [tokens, width], which is weight_layout::in_out
+  conv2d,     ///< y = W patch: in = channels x kernel height x kernel width, in the order of the file's [out, channels, height, width]
+};
+
+/** A module of the base: matrix [out, in], whichever way it lies. */
 struct module_contract {
   std::string name;
   index_t out = 0;
   index_t in = 0;
   weight_layout layout = weight_layout::out_in;
+  module_kind kind = module_kind::linear;
+  index_t kernel[2] = {1, 1};  ///< height and width, of conv2d
+  std::string tensor{};        ///< that holds the weight, when it is not `<name>.weight`: a tied lm_head, a fused projection
+  index_t first_row = 0;       ///< of the tensor, when the module is a part of a fused one
 };
 
 class model_contract {
