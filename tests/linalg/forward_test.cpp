@@ -23,7 +23,7 @@ constexpr float quiet_nan = std::numeric_limits<float>::quiet_NaN();
 
 template <class F>
 void for_each_tier(F f) {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << name); }, f);
+  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); }, f);
 }
 
 /** A bias with stride 3. */

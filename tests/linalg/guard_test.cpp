@@ -39,7 +39,7 @@ TEST_CASE_TEMPLATE("linalg/guard: no byte outside x, W, A, B, bias and y is touc
   const test::guarded bias_memory(140);
   const test::guarded y_memory(most * 140);
   lora::workspace scratch;
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << name); },
+  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); },
                       [&](tier t) {
                         for (const where side : {where::at_the_start, where::at_the_end})
                           for (const index_t out : {3, 17, 63, 65, 131})

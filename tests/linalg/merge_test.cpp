@@ -21,7 +21,7 @@ namespace {
 
 template <class F>
 void for_each_tier(F f) {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << name); }, f);
+  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); }, f);
 }
 
 /** |merged - exact| / bound, at its largest. */

@@ -20,7 +20,7 @@ namespace {
 
 template <class F>
 void for_each_tier(F f) {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << name); }, f);
+  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); }, f);
 }
 
 struct two_threads {

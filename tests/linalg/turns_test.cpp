@@ -47,7 +47,7 @@ TEST_CASE("linalg/turns: long rows, in smaller turns, stay inside the bound, and
     const matrix b(out, 3, layout::plain, 4);
     const lora::low_rank_term term{a.view(), b.view(), 0.5f};
     const test::expected want(x.view(), w.view(), {&term, 1}, {});
-    test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << name); },
+    test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); },
                         [&](lora::simd::tier t) {
                           matrix all(112, out, layout::plain);
                           lora::workspace scratch(lora::forward_workspace_bytes(112, w.view(), {&term, 1}, 1, {.tier = t}));

@@ -30,7 +30,7 @@ void for_each_tier(F f) {
     const auto t = static_cast<tier>(i);
     CAPTURE(lora::simd::name_of(t));
     if (lora::simd::active_tier() < t) {
-      MESSAGE("skipped, not on this CPU: tier " << lora::simd::name_of(t));
+      MESSAGE("skipped, not on this CPU: tier " << std::string(lora::simd::name_of(t)));
       continue;
     }
     f(t);
