@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
 COLOURS = {"limit": GREY, "lora": "#d1242f", "lora native": "#bf5bb5", "plain": "#3a7fc4", "reordered": "#2f8f5b", "torch + PEFT": "#d9822b"}
 SHAPES = {"limit": "none", "lora": "circle", "lora native": "diamond", "plain": "square", "reordered": "triangle", "torch + PEFT": "ring"}
-COLUMNS = ["lora again", "oneDNN reordered", "torch mkldnn prepacked", "MKL packed", "oneDNN", "MKL", "OpenBLAS", "Eigen", "NumPy", "torch", "torch + PEFT"]
+COLUMNS = ["lora again", "oneDNN reordered", "torch mkldnn prepacked", "MKL packed", "oneDNN", "MKL", "OpenBLAS", "Eigen", "ggml", "NumPy", "torch", "torch + PEFT"]
 
 
 def row(point, name):

@@ -72,6 +72,7 @@ void lora_peers(peer_list& out);
 void eigen_peers(peer_list& out);
 void blas_peers(peer_list& out);
 void onednn_peers(peer_list& out);
+void ggml_peers(peer_list& out);
 void o2_peers(peer_list& out);  // o2/: lora's generic tier and Eigen, both at -O2 without an -m flag
 
 /** Opens a library with the interface of CBLAS at run time; see blas.cpp for the kinds. An empty string, or what went wrong. */

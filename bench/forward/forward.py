@@ -32,7 +32,7 @@ import bench_stats  # noqa: E402
 
 HEADLINE = [1, 4, 8, 16, 32, 64, 512]
 OURS = ["lora", "lora again", "lora native", "lora native again"]
-PLAIN = ["OpenBLAS", "MKL", "oneDNN", "Eigen", "torch", "torch + PEFT", "NumPy"]
+PLAIN = ["OpenBLAS", "MKL", "oneDNN", "Eigen", "ggml", "torch", "torch + PEFT", "NumPy"]
 REORDERED = ["oneDNN reordered", "MKL packed", "torch mkldnn prepacked"]
 BEST = ["oneDNN", "torch", "MKL", "oneDNN reordered", "torch mkldnn prepacked", "MKL packed"]
 # The peers' own threads go on spinning after a call (OpenBLAS's 30 ms, libgomp's 15, MKL's 200 unless told otherwise) and take a CPU from whoever is

@@ -278,7 +278,7 @@ int forward_open(int element, long n, long in, long out, long rank, long adapter
     p.y.push_back(y);
   }
   o.p = std::move(p);
-  for (auto* list : {lora_peers, eigen_peers, blas_peers, onednn_peers}) list(o.peers);
+  for (auto* list : {lora_peers, eigen_peers, blas_peers, onednn_peers, ggml_peers}) list(o.peers);
 #if defined(LORA_BENCH_HAVE_O2)
   o2_peers(o.peers);
 #endif
