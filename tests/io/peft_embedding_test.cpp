@@ -142,7 +142,9 @@ TEST_CASE("io/peft_embedding: tables, tied heads and token rows have PEFT's outp
     CAPTURE(name);
     const fixture f(name);
     CHECK(f.file.report.unused_patterns.empty());
-    for (const auto& [module, info] : f.expect["modules"].items()) {
+    for (const auto& item : f.expect["modules"].items()) {
+      const std::string module = item.key();
+      const nlohmann::json& info = item.value();
       CAPTURE(module);
       const std::size_t at = f.model.find(module);
       REQUIRE(at != lora::model_contract::not_found);
@@ -367,7 +369,7 @@ TEST_CASE("io/peft_embedding: token rows are those that the configuration announ
   CHECK(test::contains(refused(list("[4,1]"), table().zeros(prefix + "e" + delta, {2, 3})),
                        "replaces rows of a module that is adapted too, which PEFT refuses to combine"));
   CHECK(test::contains(refused(list("[4]"), test::safetensors_builder().zeros(prefix + "e" + delta, {1, 0})), "is not that of token rows"));
-  for (const auto& [value, sentence] : std::vector<std::pair<const char*, const char*>>{
+  for (const std::pair<const char*, const char*>& c : std::vector<std::pair<const char*, const char*>>{
            {"[4,4]", "holds a token index twice"},
            {"[4,-1]", "holds a token index that is not a natural number"},
            {"[4,1.5]", "holds a token index that is not a natural number"},
@@ -382,8 +384,8 @@ TEST_CASE("io/peft_embedding: token rows are those that the configuration announ
            {"7", "is neither a list of token indices nor an object of lists"},
            {"true", "is neither a list of token indices nor an object of lists"},
        }) {
-    CAPTURE(value);
-    CHECK(test::contains(refused(list(value), rows()), std::string("the field 'trainable_token_indices' ") + sentence));
+    CAPTURE(c.first);
+    CHECK(test::contains(refused(list(c.first), rows()), std::string("the field 'trainable_token_indices' ") + c.second));
   }
 }
 

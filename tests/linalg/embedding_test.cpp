@@ -90,7 +90,7 @@ double run(index_t tokens, index_t width, index_t rank, index_t n, layout l) {
     const float scale = kind & 4 ? 3.5f : 1.0f;
     for_each_tier([&](tier t) {
       test::typed<Y> y(n, width, l, 9);
-      lora::embed(y.view(), ids, table.view(), update, scratch, {.embed_scale = scale, .tier = t});
+      lora::embed<2>(y.view(), ids, table.view(), update, scratch, {.embed_scale = scale, .tier = t});
       CHECK(scratch.size_bytes() <= lora::embed_workspace_bytes(table.view(), update) + 63);
       lora::ndarray<Table, 2> merged;
       if (scale == 1) merged = lora::merged_table(table.view(), update, t);

@@ -124,20 +124,19 @@ inline float_view<1> as_vector(const any_view& v, const char* which, index_t out
   return vector;
 }
 
-/** A module whose tensor [rows, columns] has the shape of a missing linear module's weight: that may be tied to it. Square ones are many. */
-[[nodiscard]] inline const module_contract* of_same_tensor(const model_contract& model, const adapted_module& given) noexcept {
+/** A table of the shape of a missing linear module's weight, which may be tied to it: for a hint in a message, hence by its name too. */
+[[nodiscard]] inline const module_contract* table_of_shape(const model_contract& model, const adapted_module& given) noexcept {
   const low_rank& w = given.weights;
-  if (given.kind != module_kind::linear || w.a.rank() != 2 || w.b.rank() != 2 || w.a.extent(1) == w.b.extent(0)) return nullptr;
-  const module_contract* found = nullptr;
+  if (given.kind != module_kind::linear || w.a.rank() != 2 || w.b.rank() != 2) return nullptr;
   for (std::size_t i = 0; i < model.size(); ++i) {
-    const bool turned = model[i].layout == weight_layout::in_out;
-    const index_t rows = turned ? model[i].in : model[i].out;
-    const index_t columns = turned ? model[i].out : model[i].in;
-    if (rows != w.b.extent(0) || columns != w.a.extent(1)) continue;
-    if (found != nullptr) return nullptr;  // not one tensor that could be meant
-    found = &model[i];
+    const module_contract& m = model[i];
+    const bool turned = m.layout == weight_layout::in_out;
+    const auto has = [&](const char* part) { return m.name.find(part) != std::string::npos; };
+    if ((turned ? m.in : m.out) == w.b.extent(0) && (turned ? m.out : m.in) == w.a.extent(1) &&
+        (m.kind == module_kind::embedding || has("emb") || has("wte") || has("shared")))
+      return &m;
   }
-  return found;
+  return nullptr;
 }
 
 /** What an embedding cannot have, and that both sides mean one. Rows alone may belong to either: the file does not say which. */
@@ -209,7 +208,7 @@ inline bound_adapter bind(const adapter& source, const model_contract& model, co
     const std::size_t index = model.find(name);
     if (index == model_contract::not_found) {
       text problem = text() << "the model has no module of this name";
-      if (const module_contract* m = detail::of_same_tensor(model, given))
+      if (const module_contract* m = detail::table_of_shape(model, given))
         problem << "; if its weight is that of " << detail::quote(m->name)
                 << ", as of a tied lm_head, say so by io::contract_options::tied";
       detail::raise_bind(source, name, problem);
