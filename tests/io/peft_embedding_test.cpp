@@ -481,6 +481,24 @@ TEST_CASE("adapter/adapter_set: what PEFT refuses to combine with token rows is 
       "it replaces rows of W [out, in]"));
 }
 
+TEST_CASE("io/contract: rows of an lm_head with a tensor of its own, which the caller calls linear") {
+  test::temporary_folder folder;
+  folder.write("adapter_config.json", json(R"("trainable_token_indices":{"lm_head":[4,1]})"));
+  folder.write("adapter_model.safetensors", rows("lm_head").bytes());
+  const std::string base = folder.write("base.safetensors", test::safetensors_builder().zeros("lm_head.weight", {5, 3}).bytes());
+  auto file = load_peft(folder.path());
+  const auto weights = lora::io::safetensors::open(base);
+  CHECK(lora::io::contract_of(weights, file.adapter)[0].kind == lora::module_kind::embedding);
+  file.adapter.modules[0].kind = lora::module_kind::linear;
+  const lora::model_contract model = lora::io::contract_of(weights, file.adapter);
+  REQUIRE(model.size() == 1);
+  CHECK(model[0].kind == lora::module_kind::linear);
+  CHECK(model[0].out == 5);
+  const lora::adapter_set set(model, {{lora::bind(file.adapter, model)}});
+  CHECK(set[0].columns.empty());
+  CHECK(set[0].rows.size() == 2);
+}
+
 TEST_CASE("io/peft_embedding: compose keeps the kind; writers refuse what they have no names for") {
   const fixture f("embedding");
   const lora::composed_part parts[] = {{&f.file.adapter, 1.0f}, {&f.file.adapter, -0.5f}};

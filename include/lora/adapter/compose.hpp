@@ -164,7 +164,7 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
         detail::raise<value_error>(detail::about_composed(*part.source, m.name) << "scale times weight is not finite");
       if (!m.weights.is_plain())
         detail::raise<value_error>(detail::about_composed(*part.source, m.name)
-                                   << "has a bias or a magnitude of DoRA; only sums of plain s B A can be composed");
+                                   << "has a bias, a magnitude of DoRA or something replaced; only sums of plain s B A can be composed");
       if (factor == 0.0f) continue;
       detail::composed_module& to = module_of(m.name);
       if (to.pieces.empty()) to.kind = m.kind;
