@@ -13,6 +13,7 @@
 #include <lora/io/npz_writer.hpp>
 #include <lora/io/peft.hpp>
 #include <lora/io/safetensors.hpp>
+#include <lora/linalg/embedding.hpp>
 
 #include <memory>
 #include <string>
@@ -81,6 +82,10 @@ inline int files_to_answer(const std::string& digits) {
   lora::forward(z, x, whole, {}, {}, scratch, here);
   for (lora::index_t i = 0; i < y.extent(1); ++i)
     if (!(y(0, i) - z(0, i) < 1e-3f && z(0, i) - y(0, i) < 1e-3f)) return __LINE__;
+  const std::int32_t id = 1;  // the same weight as a table of rows
+  auto row = lora::zeros<float>(1, layer.in());
+  lora::embed(row, lora::ndview<const std::int32_t, 1>(&id, {1}), layer.weight(), {}, scratch);
+  if (row(0, 2) != layer.weight()(1, 2)) return __LINE__;
   return 0;
 }
 

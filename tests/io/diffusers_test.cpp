@@ -84,6 +84,8 @@ TEST_CASE("io/diffusers: a configuration is PEFT's, for each component") {
         std::vector<std::string>{"alpha_pattern: b"});
   CHECK(loaded(configured("{" + basic + R"(,"unet.later":null})")).report.unknown_fields == std::vector<std::string>{"unet.later"});
   const auto wrong = [](const std::string& more) { return refused(configured("{" + basic + more + "}")); };
+  CHECK(
+      test::contains(wrong(R"(,"unet.trainable_token_indices":[1])"), "the field 'trainable_token_indices' is set, which is supported in"));
   CHECK(test::contains(wrong(R"(,"unet.use_dora":true)"),
                        "lora_adapter_metadata, unet': the field 'use_dora' is set, which is supported in folders of PEFT only"));
   CHECK(test::contains(wrong(R"(,"unet.r":2)"), "the field 'r' occurs twice"));

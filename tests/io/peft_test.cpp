@@ -295,8 +295,6 @@ TEST_CASE("io/peft: every field that changes the result is refused by name when 
       {"modules_to_save", "[\"head\"]", "is set: whole modules replaced by trained ones are not supported"},
       {"layer_replication", "[[0,4],[2,5]]", "is set: it changes which layers the model has"},
       {"target_parameters", "[\"experts\"]", "is set: adapters of bare parameters (experts) are not supported"},
-      {"trainable_token_indices", "[1]", "is set: trained embedding rows are not supported"},
-      {"trainable_token_indices", "{\"embed\":[1]}", "is set: trained embedding rows"},
       {"init_lora_weights", "\"pissa\"",
        "is 'pissa': only true, false, \"gaussian\" and \"orthogonal\" are supported; others can rewrite the base weights"},
       {"init_lora_weights", "\"pissa_niter_16\"", "is 'pissa_niter_16': only true"},
@@ -316,7 +314,6 @@ TEST_CASE("io/peft: every field that changes the result is refused by name when 
       {"velora_config", "{\"scale\":1.0}", "is set: VeLoRA is not supported"},
       {"monteclora_config", "{}", "is set: MonteCLoRA samples around the weights"},
       {"megatron_config", "{\"a\":1}", "is set: Megatron's parallel layers hold parts of the weights"},
-      {"ensure_weight_tying", "true", "is true: tied layers share their adapters"},
       {"use_dora", "1", "is not a boolean"},
       {"use_dora", "\"false\"", "is not a boolean"},
       // none of PEFT 0.21.2
@@ -341,7 +338,7 @@ TEST_CASE("io/peft: fields that switch nothing on are accepted; unknown ones are
       R"("alora_invocation_tokens":null,"arrow_config":null,"kasa_config":null,"eva_config":{"rho":2.0},"corda_config":{},)"
       R"("loftq_config":{"loftq_bits":4},"lora_ga_config":null,"lora_dropout":0.05,"inference_mode":true,"target_modules":["a",{"b":[1]}],)"
       R"("exclude_modules":"x","layers_to_transform":[1,2],"layers_pattern":"h","auto_mapping":{"r":7,"lora_alpha":[]},)"
-      R"("megatron_core":"megatron.core","runtime_config":{"ephemeral_gpu_offload":false},"ensure_weight_tying":false,)"
+      R"("megatron_core":"megatron.core","runtime_config":{"ephemeral_gpu_offload":false},"ensure_weight_tying":true,)"
       R"("base_model_name_or_path":"meta/x","task_type":"CAUSAL_LM","revision":null,"peft_version":"0.21.2",)"
       R"("merge_weights":false,"enable_lora":null,"note":"by hand","empty":[],"none":{})"));
   CHECK(c.rank == 2);
@@ -377,12 +374,15 @@ TEST_CASE("io/peft: every tensor that is not a lora_A or lora_B weight is refuse
   const std::string file = "'adapter_model.safetensors': tensor '";
   CHECK(with(prefix + "m.lora_magnitude_vector") ==
         file + prefix + "m.lora_magnitude_vector': is a magnitude of DoRA, but use_dora of adapter_config.json is false");
-  CHECK(with(prefix + "e.lora_embedding_A") == file + prefix + "e.lora_embedding_A': adapts an embedding, which is not supported");
-  CHECK(with(prefix + "e.lora_embedding_B") == file + prefix + "e.lora_embedding_B': adapts an embedding, which is not supported");
+  CHECK(with(prefix + "e.lora_embedding_A") == file + prefix + "e.lora_embedding_A': has no lora_embedding_B beside it");
+  CHECK(with(prefix + "e.lora_embedding_B") == file + prefix + "e.lora_embedding_B': has no lora_embedding_A beside it");
+  CHECK(test::contains(with(prefix + "e.lora_embedding_A.weight"), "': does not end in .lora_embedding_A, .lora_embedding_B or "));
   CHECK(with(prefix + "m.lora_B.bias") == file + prefix + "m.lora_B.bias': is a bias of B, but lora_bias of adapter_config.json is false");
   CHECK(with(prefix + "m.lora_diag") == file + prefix + "m.lora_diag': is a diagonal of KaSA, which is not supported");
   CHECK(with(prefix + "e.token_adapter.trainable_tokens_delta") ==
-        file + prefix + "e.token_adapter.trainable_tokens_delta': holds trained embedding rows, which are not supported");
+        file + prefix +
+            "e.token_adapter.trainable_tokens_delta': holds trained token rows, which trainable_token_indices of adapter_config.json does "
+            "not announce");
   CHECK(with(prefix + "m.base_layer.weight") ==
         file + prefix + "m.base_layer.weight': is a copy of a base tensor; saved bases are not supported");
   CHECK(with(prefix + "m.base_layer.bias") ==

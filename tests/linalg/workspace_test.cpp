@@ -5,6 +5,8 @@
 #include "support/guarded.hpp"
 #include "support/oracle.hpp"
 
+#include <lora/linalg/embedding.hpp>
+
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -255,4 +257,23 @@ TEST_CASE("linalg/forward: matrices that end at a guard page when seen transpose
           }
       }
   });
+}
+
+TEST_CASE("linalg/embedding: allocates nothing once the workspace has the bytes it names") {
+  const matrix table(90, 300, layout::padded, 1);
+  const matrix a(40, 90, layout::plain, 2);
+  const matrix b(300, 40, layout::transposed, 3);
+  const low_rank_term terms[] = {{a.view(), b.view(), 0.5f}, {a.view(), b.view(), 0.0f}, {a.view(), b.view(), -1.0f}};
+  std::int32_t ids[200];
+  std::fill(std::begin(ids), std::end(ids), 89);
+  matrix y(200, 300, layout::plain);
+  lora::workspace scratch(lora::embed_workspace_bytes(table.view(), terms));
+  const void* memory = scratch.data();
+  const std::size_t before = allocations;
+  for (const index_t n : {1, 64, 200})
+    lora::embed(lora::ndview(y.view().data(), lora::extents{n, 300}), lora::ndview<const std::int32_t, 1>(ids, {n}), table.view(), terms,
+                scratch);
+  const std::size_t after = allocations;
+  CHECK(after == before);
+  CHECK(scratch.data() == memory);
 }

@@ -16,12 +16,13 @@
 
 #include <lora/adapter/bind.hpp>
 #include <lora/adapter/dora.hpp>
+#include <lora/adapter/token_rows.hpp>
 
 namespace lora::inline v0 {
 
 /**
  * An adapter in a set, and the factor on its scale, as PEFT's set_scale: a weight of 0 switches the low-rank terms and the bias of B off.
- * A trained bias and the magnitude of DoRA stay, which with weight 0 is m / |W| * W x.
+ * A trained bias, trained token rows and the magnitude of DoRA stay, which with weight 0 is m / |W| * W x.
  */
 struct weighted_adapter {
   std::shared_ptr<const bound_adapter> adapter;
@@ -42,8 +43,9 @@ class adapter_set {
   /**
    * Terms of each module in the order of the list.
    * @throws bind_error when an adapter was bound to another contract; value_error when a weight is not finite, when two adapters bring a
-   *         trained bias for one module, when one with DoRA meets another in a module (what that means depends on PEFT's order of calls),
-   *         and for DoRA here: it needs the weights, see below.
+   *         trained bias or token rows for one module, when one with DoRA meets another in a module (what that means depends on PEFT's order of
+   *         calls), when token rows meet terms in an embedding or DoRA in a tied lm_head (PEFT refuses), and for DoRA here: it needs the weights,
+   *         see below.
    */
   adapter_set(const model_contract& model, std::vector<weighted_adapter> adapters)
       : first_(model.size() + 1, 0), adapters_(std::move(adapters)) {
@@ -91,6 +93,7 @@ class adapter_set {
       update.row_factor = o.factor;
       update.replaces_bias = o.replaces_bias;
     }
+    rows_.give(module, update);
     return update;
   }
 
@@ -125,9 +128,9 @@ class adapter_set {
         detail::raise<value_error>(detail::text() << "adapter_set: the weight of " << detail::quote(adapter->source()) << " is not finite");
       for (const bound_module& m : adapter->modules()) {
         const bool known = m.module < model.size() && m.name == model[m.module].name;
-        const bool fits =
-            known && (m.term.a.extent(0) == 0 ? m.trained_bias.extent(0) == model[m.module].out
-                                              : m.term.a.extent(1) == model[m.module].in && m.term.b.extent(0) == model[m.module].out);
+        const bool fits = known && detail::rows_fit(m, model[m.module]) &&
+                          (m.term.a.extent(0) == 0 ? m.rows.data() != nullptr || m.trained_bias.extent(0) == model[m.module].out
+                                                   : m.term.a.extent(1) == model[m.module].in && m.term.b.extent(0) == model[m.module].out);
         if (!fits)
           detail::raise<bind_error>(detail::text() << "adapter_set: " << detail::quote(adapter->source()) << " was bound to another model");
         if (!std::isfinite(m.term.scale * weight))
@@ -152,6 +155,21 @@ class adapter_set {
       if (o.magnitude.data() != nullptr && terms_of(o.module).size() > 1)
         detail::raise<value_error>(detail::text() << "adapter_set: module " << detail::quote(model[o.module].name)
                                                   << " has an adapter with DoRA and another one; their sum is not defined");
+    gather_rows(model);
+  }
+
+  void gather_rows(const model_contract& model) {
+    for (const auto& [adapter, weight] : adapters_)
+      for (const bound_module& m : adapter->modules())
+        if (m.rows.data() != nullptr) rows_.add(model, *adapter, m);
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      const std::size_t module = rows_.module(i);
+      const bool has_dora = !output_of_.empty() && output_of_[module] != none && outputs_[output_of_[module]].magnitude.data() != nullptr;
+      if (has_dora || (!rows_.is_tied(i) && !terms_of(module).empty()))
+        detail::raise<value_error>(detail::text()
+                                   << "adapter_set: module " << detail::quote(model[module].name) << " has trained token rows and also "
+                                   << (has_dora ? "DoRA" : "lora_A and lora_B") << ", which PEFT refuses to combine");
+    }
   }
 
   /** Biases are summed in f32, in list order. */
@@ -183,6 +201,7 @@ class adapter_set {
   std::vector<low_rank_term> terms_;
   std::vector<std::size_t> output_of_;  // by module, an index into outputs_ or none; empty when there are no outputs
   std::vector<output> outputs_;
+  detail::token_rows rows_;
   std::vector<weighted_adapter> adapters_;
 };
 

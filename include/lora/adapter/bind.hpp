@@ -11,6 +11,7 @@
 #include <lora/adapter/contract.hpp>
 #include <lora/linalg/forward.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -28,11 +29,13 @@ struct bind_options {
 /** One module of a bound adapter: which module of the contract it changes, and how. The name tells contracts of equal shapes apart. */
 struct bound_module {
   std::size_t module;
-  low_rank_term term;  ///< of rank 0 where only a bias was trained
+  low_rank_term term;  ///< of rank 0 where only a bias or rows were trained
   std::string name;
   float_view<1> bias{};          ///< of B, or none
   float_view<1> magnitude{};     ///< of DoRA, or none
   float_view<1> trained_bias{};  ///< in place of the base's, or none
+  float_view<2> rows{};          ///< [n, width], in place of the rows `row_indices` of the tensor, or none
+  std::vector<index_t> row_indices{};
 };
 
 /** An adapter that was checked against a contract. Immutable, move-only; share it by std::shared_ptr, between sets and threads. */
@@ -121,11 +124,67 @@ inline float_view<1> as_vector(const any_view& v, const char* which, index_t out
   return vector;
 }
 
+/** A table of the shape of a missing linear module's weight, which may be tied to it: for a hint in a message, hence by its name too. */
+[[nodiscard]] inline const module_contract* table_of_shape(const model_contract& model, const adapted_module& given) noexcept {
+  const low_rank& w = given.weights;
+  if (given.kind != module_kind::linear || w.a.rank() != 2 || w.b.rank() != 2) return nullptr;
+  for (std::size_t i = 0; i < model.size(); ++i) {
+    const module_contract& m = model[i];
+    const bool turned = m.layout == weight_layout::in_out;
+    const auto has = [&](const char* part) { return m.name.find(part) != std::string::npos; };
+    if ((turned ? m.in : m.out) == w.b.extent(0) && (turned ? m.out : m.in) == w.a.extent(1) &&
+        (m.kind == module_kind::embedding || has("emb") || has("wte") || has("shared")))
+      return &m;
+  }
+  return nullptr;
+}
+
+/** What an embedding cannot have, and that both sides mean one. Rows alone may belong to either: the file does not say which. */
+inline void check_embedding(const adapter& source, const adapted_module& given, const module_contract& m) {
+  const low_rank& w = given.weights;
+  const bool rows_only = w.rows.size() != 0 && w.a.data() == nullptr && w.b.data() == nullptr;
+  const bool here = m.kind == module_kind::embedding;
+  if (!rows_only && here != (given.kind == module_kind::embedding))
+    raise_bind(source, given.name,
+               text() << "is " << (here ? "no embedding in the adapter, but one" : "an embedding in the adapter, but none")
+                      << " in the contract; io::contract_of(file, adapter) makes one that agrees");
+  if (here && (w.bias.size() != 0 || w.trained_bias.size() != 0)) raise_bind(source, given.name, text() << "is an embedding with a bias");
+}
+
+/** Checks the trained token rows of a module: [n, width], with as many indices of the tensor's rows, each once. */
+inline void check_rows(const adapter& source, const adapted_module& given, const module_contract& m, bool finite, bound_module& out) {
+  const low_rank& w = given.weights;
+  const std::vector<index_t>& at = w.row_indices;
+  if (w.rows.size() == 0 && at.empty()) return;
+  const bool table = m.kind == module_kind::embedding;
+  const index_t tokens = table ? m.in : m.out;
+  const index_t width = table ? m.out : m.in;
+  if (m.kind == module_kind::conv2d) raise_bind(source, given.name, text() << "is a convolution with trained token rows");
+  if (w.a.data() != nullptr || w.b.data() != nullptr || w.weight.size() != 0)
+    raise_bind(source, given.name,
+               text() << "has trained token rows and also " << (w.weight.size() != 0 ? "a whole weight" : "lora_A and lora_B")
+                      << ", which PEFT refuses to combine in one module");
+  out.rows = as_factor<2>(w.rows, "the trained token rows", source, given.name);
+  const shape_text shape = shape_of(out.rows);
+  if (out.rows.extent(1) != width)
+    raise_bind(source, given.name, text() << "the trained token rows " << shape << " do not fit rows of " << width << " elements");
+  if (static_cast<std::size_t>(out.rows.extent(0)) != at.size())
+    raise_bind(source, given.name, text() << "the trained token rows " << shape << " come with " << at.size() << " token indices");
+  for (const index_t i : at)
+    if (i < 0 || i >= tokens) raise_bind(source, given.name, text() << "token index " << i << " is outside the " << tokens << " tokens");
+  out.row_indices = at;
+  std::sort(out.row_indices.begin(), out.row_indices.end());
+  const auto twice = std::adjacent_find(out.row_indices.begin(), out.row_indices.end());
+  if (twice != out.row_indices.end()) raise_bind(source, given.name, text() << "token index " << *twice << " occurs twice");
+  out.row_indices = at;
+  if (finite) check_finite(out.rows, "the tensor of trained token rows", source, given.name);
+}
+
 }  // namespace detail
 
 /**
- * Checks every module of `source` against `model`: the name exists and comes once, A is [rank, in], B is [out, rank], biases and magnitudes
- * are [out], the dtypes can be
+ * Checks every module of `source` against `model`: the name exists and comes once, both mean an embedding or neither, A is [rank, in], B is
+ * [out, rank], biases and magnitudes are [out], trained token rows are [n, width] with n different indices inside the table, the dtypes can be
  * computed with, the scale is finite, each tensor lies inside the region that the adapter owns (if it says one), and the adapter was
  * trained on this base (if both say which). Nothing is left out: a module that does not fit refuses the whole adapter.
  *
@@ -147,14 +206,23 @@ inline bound_adapter bind(const adapter& source, const model_contract& model, co
     const std::string& name = given.name;
     const low_rank& weights = given.weights;
     const std::size_t index = model.find(name);
-    if (index == model_contract::not_found) detail::raise_bind(source, name, text() << "the model has no module of this name");
+    if (index == model_contract::not_found) {
+      text problem = text() << "the model has no module of this name";
+      if (const module_contract* m = detail::table_of_shape(model, given))
+        problem << "; if its weight is that of " << detail::quote(m->name)
+                << ", as of a tied lm_head, say so by io::contract_options::tied";
+      detail::raise_bind(source, name, problem);
+    }
     if (seen[index]) detail::raise_bind(source, name, text() << "is adapted twice");
     seen[index] = true;
     const module_contract& m = model[index];
     const bool finite = options.require_finite;
     bound_module b_module{index, {}, name};
     b_module.trained_bias = detail::as_vector(weights.trained_bias, "the trained bias", m.out, finite, source, name);
-    if (weights.a.data() == nullptr && weights.b.data() == nullptr && b_module.trained_bias.data() != nullptr) {
+    detail::check_embedding(source, given, m);
+    detail::check_rows(source, given, m, finite, b_module);
+    const bool something = b_module.trained_bias.data() != nullptr || b_module.rows.data() != nullptr;
+    if (weights.a.data() == nullptr && weights.b.data() == nullptr && something) {
       if (weights.bias.size() != 0 || weights.magnitude.size() != 0)
         detail::raise_bind(source, name, text() << "has a bias of B or a magnitude, but neither A nor B");
       bound.modules_.push_back(std::move(b_module));

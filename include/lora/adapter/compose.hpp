@@ -37,6 +37,7 @@ struct composed_piece {
 struct composed_module {
   std::string_view name;
   std::vector<composed_piece> pieces;
+  module_kind kind = module_kind::linear;
 };
 
 /** The memory of the new factors, and what keeps the views alive that were taken over. */
@@ -65,6 +66,8 @@ inline void check_composed(const adapter& source, const adapted_module& m, const
                        << "A " << shape_text{a.shape(), 2} << " and B " << shape_text{b.shape(), 2} << " have different ranks");
   if (into.pieces.empty()) return;
   const composed_piece& first = into.pieces.front();
+  if (into.kind != m.kind)
+    raise<value_error>(about_composed(source, m.name) << "is an embedding in one adapter and none in " << quote(first.source->source));
   if (first.source == &source && first.weights != &m.weights) raise<value_error>(about_composed(source, m.name) << "is adapted twice");
   if (first.weights->a.extent(1) != a.extent(1) || first.weights->b.extent(0) != b.extent(0))
     raise<shape_error>(about_composed(source, m.name) << "A " << shape_text{a.shape(), 2} << " and B " << shape_text{b.shape(), 2}
@@ -161,9 +164,10 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
         detail::raise<value_error>(detail::about_composed(*part.source, m.name) << "scale times weight is not finite");
       if (!m.weights.is_plain())
         detail::raise<value_error>(detail::about_composed(*part.source, m.name)
-                                   << "has a bias or a magnitude of DoRA; only sums of plain s B A can be composed");
+                                   << "has a bias, a magnitude of DoRA or something replaced; only sums of plain s B A can be composed");
       if (factor == 0.0f) continue;
       detail::composed_module& to = module_of(m.name);
+      if (to.pieces.empty()) to.kind = m.kind;
       detail::check_composed(*part.source, m, to);
       to.pieces.push_back({part.source, &m.weights, factor});
     }
@@ -181,7 +185,8 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
     for (const detail::composed_piece& p : m.pieces) ratios.push_back(static_cast<double>(p.factor) / static_cast<double>(scale));
     out.modules.push_back(
         {std::string(m.name),
-         {detail::concatenated(m.pieces, ratios, false, *memory), detail::concatenated(m.pieces, ratios, true, *memory), scale}});
+         {detail::concatenated(m.pieces, ratios, false, *memory), detail::concatenated(m.pieces, ratios, true, *memory), scale},
+         m.kind});
   }
   out.owner = std::move(memory);
   return out;

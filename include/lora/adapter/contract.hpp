@@ -44,20 +44,27 @@ struct module_contract {
   index_t first_row = 0;       ///< of the tensor, when the module is a part of a fused one
 };
 
+/** The name of the tensor that holds the weight, in the base's file. Modules of one tensor are tied. @throws std::bad_alloc. */
+[[nodiscard]] inline std::string weight_name(const module_contract& m) { return m.tensor.empty() ? m.name + ".weight" : m.tensor; }
+
 class model_contract {
  public:
   static constexpr std::size_t not_found = static_cast<std::size_t>(-1);
 
   /** Adds a module and gives its index. @throws value_error when the name is taken; shape_error when an extent is negative. */
   std::size_t add(std::string name, index_t out, index_t in, weight_layout layout = weight_layout::out_in) {
-    if (out < 0 || in < 0)
-      detail::raise<shape_error>(detail::text() << "module " << detail::quote(name) << ": extents must not be negative");
-    const std::size_t at = lower_bound(name);
-    if (at < by_name_.size() && modules_[by_name_[at]].name == name)
-      detail::raise<value_error>(detail::text() << "module " << detail::quote(name) << " is already in the contract");
+    return add(module_contract{std::move(name), out, in, layout});
+  }
+  /** As above, for one that is more than a linear layer with a tensor of its own. */
+  std::size_t add(module_contract m) {
+    if (m.out < 0 || m.in < 0)
+      detail::raise<shape_error>(detail::text() << "module " << detail::quote(m.name) << ": extents must not be negative");
+    const std::size_t at = lower_bound(m.name);
+    if (at < by_name_.size() && modules_[by_name_[at]].name == m.name)
+      detail::raise<value_error>(detail::text() << "module " << detail::quote(m.name) << " is already in the contract");
     const std::size_t index = modules_.size();
     if (by_name_.capacity() == index) by_name_.reserve(2 * index + 8);  // so that nothing can fail between the two insertions
-    modules_.push_back({std::move(name), out, in, layout});
+    modules_.push_back(std::move(m));
     by_name_.insert(by_name_.begin() + static_cast<std::ptrdiff_t>(at), index);
     return index;
   }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // contract_of: the linear modules of a base model, read off the names and shapes in its safetensors file. The file cannot say which of
-// its matrices belong to a linear layer: every two-dimensional tensor `<name>.weight` is taken for one, embeddings included.
+// its matrices belong to a linear layer: every two-dimensional tensor `<name>.weight` is taken for one, but for embeddings that an adapter adapts.
 //
 //   auto base = lora::io::safetensors::open("base.safetensors");
 //   lora::model_contract model = lora::io::contract_of(base);
-//   lora::model_contract gpt2 = lora::io::contract_of(base, peft.adapter);            // where W may lie as [in, out]
+//   lora::model_contract gpt2 = lora::io::contract_of(base, peft.adapter);            // where W may lie as [in, out], or be a table
+//   lora::model_contract tied = lora::io::contract_of(base, peft.adapter, {.tied = {{"lm_head", "model.embed_tokens"}}});
 //   std::vector<lora::float_view<2>> weights = lora::io::weights_of(base, gpt2);      // each [out, in], in place
 #ifndef LORA_IO_CONTRACT_HPP
 #define LORA_IO_CONTRACT_HPP
@@ -35,20 +36,63 @@ namespace lora::inline v0::io {
   return contract;
 }
 
+/** Two modules of one tensor: `module` has no weight of its own in the file and uses that of `to`. */
+struct tied_modules {
+  std::string module;  ///< "lm_head"
+  std::string to;      ///< "model.embed_tokens"
+};
+
+struct contract_options {
+  /** The model's own knowledge (tie_word_embeddings of its config.json); a file of weights does not say it, and nothing is guessed. */
+  std::vector<tied_modules> tied{};
+};
+
+}  // namespace lora::inline v0::io
+
+namespace lora::inline v0::detail {
+
+/** Adds the linear modules that use another module's tensor. */
+inline void add_tied(model_contract& contract, const io::safetensors& file, const io::contract_options& options) {
+  for (const io::tied_modules& t : options.tied) {
+    const auto refuse = [&](const text& problem) {
+      raise<io_error>(text() << quote(file.path()) << ": contract_options::tied says that " << quote(t.module) << " has the weight of "
+                             << quote(t.to) << ", but " << problem.c_str());
+    };
+    const io::safetensors::tensor* const w = file.find(t.to + ".weight");
+    if (w == nullptr || w->rank() != 2) refuse(text() << "there is no tensor " << quote(t.to + ".weight") << " of two axes");
+    if (file.find(t.module + ".weight") != nullptr) refuse(text() << "there is a tensor " << quote(t.module + ".weight") << " of its own");
+    module_contract m{t.module, w->shape()[0], w->shape()[1]};
+    m.tensor = w->name();
+    contract.add(std::move(m));
+  }
+}
+
+}  // namespace lora::inline v0::detail
+
+namespace lora::inline v0::io {
+
 /**
  * As above, with each adapted weight the way round that the adapter's A [rank, in] and B [out, rank] want it. Only for a square W does
  * fan_in_fan_out decide: PEFT writes one flag for the whole file, that of the module it wrapped last, so that GPT-2 with an adapted lm_head says
  * false although c_attn lies as [in, out]. Modules of which the adapter has nothing but a trained bias (norms) are added with in = 0.
  *
+ * Modules that the adapter adapts as embeddings are of that kind: matrix [width, tokens], layout in_out, whatever the flag says. So is one of
+ * which it has nothing but trained token rows, unless `options` says that it is tied to another, as an lm_head is.
+ *
  * A W that fits neither way is left as [out, in]: bind() says what does not fit.
  *
- * @throws io_error when the flag cannot be believed for a square W, because a W that is not square lies the other way; make the contract by hand.
+ * @throws io_error when the flag cannot be believed for a square W, because a W that is not square lies the other way (make the contract by hand),
+ *         or when the file contradicts options.tied.
  */
-[[nodiscard]] inline model_contract contract_of(const safetensors& file, const adapter& source) {
+[[nodiscard]] inline model_contract contract_of(const safetensors& file, const adapter& source, const contract_options& options = {}) {
   model_contract given;
   for (const adapted_module& m : source.modules) {
     if (given.find(m.name) != model_contract::not_found) continue;  // bind() refuses it
     const low_rank& w = m.weights;
+    if (m.kind == module_kind::embedding) {
+      given.add({m.name, 0, 0, weight_layout::in_out, m.kind});
+      continue;
+    }
     if (w.a.rank() == 2 && w.b.rank() == 2)
       given.add(m.name, w.b.extent(0), w.a.extent(1));
     else if (w.trained_bias.rank() == 1)
@@ -59,7 +103,7 @@ namespace lora::inline v0::io {
   const std::string* square = nullptr;
   for (std::size_t i = 0; i < given.size(); ++i) {
     const std::size_t at = plain.find(given[i].name);
-    if (at == model_contract::not_found || given[i].in == 0) continue;
+    if (at == model_contract::not_found || given[i].in == 0) continue;  // embeddings, too, say nothing of the flag
     if (plain[at].out == plain[at].in)
       square = &plain[at].name;
     else if ((plain[at].out == given[i].in && plain[at].in == given[i].out) != source.fan_in_fan_out)
@@ -74,6 +118,10 @@ namespace lora::inline v0::io {
   for (std::size_t i = 0; i < plain.size(); ++i) {
     const module_contract& m = plain[i];
     const std::size_t at = given.find(m.name);
+    if (at != model_contract::not_found && given[at].kind == module_kind::embedding) {
+      contract.add({m.name, m.in, m.out, weight_layout::in_out, module_kind::embedding});
+      continue;
+    }
     bool turned = false;
     if (at != model_contract::not_found && given[at].in != 0)
       turned = m.out == m.in ? source.fan_in_fan_out : m.out == given[at].in && m.in == given[at].out;
@@ -85,10 +133,11 @@ namespace lora::inline v0::io {
       contract.add(m.name, m.out, m.in);
   }
   for (std::size_t i = 0; i < given.size(); ++i) {
-    if (given[i].in != 0 || plain.find(given[i].name) != model_contract::not_found) continue;
+    if (given[i].in != 0 || given[i].kind == module_kind::embedding || plain.find(given[i].name) != model_contract::not_found) continue;
     const safetensors::tensor* const bias = file.find(given[i].name + ".bias");
     if (bias != nullptr && bias->rank() == 1) contract.add(given[i].name, bias->shape()[0], 0);
   }
+  detail::add_tied(contract, file, options);
   return contract;
 }
 
@@ -99,7 +148,7 @@ namespace lora::inline v0::io {
 [[nodiscard]] inline std::vector<float_view<2>> weights_of(const safetensors& file, const model_contract& model) {
   std::vector<float_view<2>> weights(model.size());
   for (std::size_t i = 0; i < model.size(); ++i) {
-    const safetensors::tensor* const t = file.find(model[i].name + ".weight");
+    const safetensors::tensor* const t = file.find(weight_name(model[i]));
     if (t == nullptr || t->rank() != 2) continue;
     const auto use = [&](const auto& v) {
       if (model[i].layout == weight_layout::in_out)

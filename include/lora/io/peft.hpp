@@ -7,7 +7,7 @@
 //   for (const auto& m : loaded.adapter.modules) use(m.name, m.weights.a, m.weights.b, m.weights.scale);
 //   for (const auto& p : loaded.report.unused_patterns) log(p);
 //
-// Biases of B (lora_bias), magnitudes of DoRA and trained biases come with their modules. Whatever would make the result differ from PEFT's is
+// Biases of B (lora_bias), magnitudes of DoRA, trained biases and trained token rows come with their modules. Whatever would make the result differ from PEFT's is
 // refused by name: configuration fields (io/peft_config.hpp), other tensors, A without B, ranks that disagree, tensors that the configuration
 // does not announce or announces in vain, pattern keys outside the supported subset (io/pattern.hpp).
 #ifndef LORA_IO_PEFT_HPP
@@ -15,6 +15,7 @@
 
 #include <lora/adapter/adapter.hpp>
 #include <lora/io/contract.hpp>
+#include <lora/io/detail/peft_embedding.hpp>
 #include <lora/io/pattern.hpp>
 #include <lora/io/peft_config.hpp>
 #include <lora/io/safetensors.hpp>
@@ -40,7 +41,10 @@ struct load_report {
 };
 
 struct peft_adapter {
-  /** In the order of the A tensors in the file, then modules with a trained bias only; `owner` keeps the mapping, or the copy. */
+  /**
+   * In the order of the A tensors in the file, then embeddings, likewise, modules with trained token rows, and modules with a trained bias only;
+   * `owner` keeps the mapping, or the copy.
+   */
   lora::adapter adapter;
   peft_config config;
   load_report report;
@@ -124,12 +128,12 @@ inline constexpr std::string_view peft_bias = ".bias";                     // of
 /** Why a tensor is not used, told from its name. */
 [[nodiscard]] inline const char* peft_stranger(std::string_view name) noexcept {
   const auto has = [&](std::string_view part) { return name.find(part) != std::string_view::npos; };
-  if (has("lora_embedding_A") || has("lora_embedding_B")) return "adapts an embedding, which is not supported";
   if (has("lora_diag")) return "is a diagonal of KaSA, which is not supported";
-  if (has("trainable_tokens_delta")) return "holds trained embedding rows, which are not supported";
   if (has(".base_layer.")) return "is a copy of a base tensor; saved bases are not supported";
   if (!name.starts_with(peft_prefix)) return "does not begin with 'base_model.model.', as the names of PEFT do";
   if (name.ends_with(peft_a) || name.ends_with(peft_b)) return "names no module";
+  if (has("lora_embedding_") || has("trainable_tokens_delta"))
+    return "does not end in .lora_embedding_A, .lora_embedding_B or .token_adapter.trainable_tokens_delta behind a module";
   if (has(".lora_A.") || has(".lora_B."))
     return "does not end in .lora_A.weight or .lora_B.weight (a name of the adapter inside is not PEFT's file format)";
   return "is not a lora_A or lora_B weight (modules_to_save is not supported)";
@@ -210,7 +214,9 @@ inline void check_peft_extra(io::peft_adapter& out, const io::safetensors& file,
                                                                                          : "is a bias of B, but lora_bias")
                                                         << " of adapter_config.json is " << (trained ? "\"none\"" : "false"));
   const std::string partner = std::string(peft_prefix).append(e.module).append(peft_a);
-  const bool paired = file.find(partner) != nullptr;
+  const bool embedding =
+      e.suffix == peft_magnitude && file.find(std::string(peft_prefix).append(e.module).append(peft_embedding_a)) != nullptr;
+  const bool paired = embedding || file.find(partner) != nullptr;
   if (e.suffix == peft_bias) {
     if (paired)
       raise<io_error>(about_tensor(file.path(), t.name())
@@ -239,12 +245,22 @@ inline void assemble_peft(io::peft_adapter& out, const io::safetensors& file, co
   peft_patterns<double> alphas(out.config.alpha_pattern, "alpha_pattern", config_path);
   const scale_rule rule = out.config.use_rslora ? scale_rule::alpha_over_sqrt_rank : scale_rule::alpha_over_rank;
   std::uint64_t steps = 0;
+  const auto scale_of = [&](std::string_view module, const io::safetensors::tensor& a) {
+    const index_t rank = ranks.value_for(module, out.config.rank, steps);
+    const double alpha = alphas.value_for(module, out.config.alpha, steps);
+    if (a.shape()[0] != rank)
+      raise<io_error>(about_tensor(file.path(), a.name()) << "shape " << shape_text{a.shape(), 2} << " has rank " << a.shape()[0]
+                                                          << ", but r and rank_pattern of adapter_config.json say " << rank);
+    if (!(std::abs(alpha) <= static_cast<double>(FLT_MAX)))
+      raise<io_error>(text() << quote(config_path) << ": the alpha of module " << quote(module) << " does not fit a float");
+    return scale_for(alpha, rank, rule);
+  };
 
   for (const io::safetensors::tensor& a : file.tensors()) {
     const std::string_view module = peft_module(a.name(), peft_a);
     if (module.empty()) {
       const std::string_view module_of_b = peft_module(a.name(), peft_b);
-      if (!peft_extra_of(a.name()).module.empty()) continue;  // looked at below
+      if (!peft_extra_of(a.name()).module.empty() || is_peft_embedding(a.name(), peft_module)) continue;  // looked at below
       if (module_of_b.empty()) raise<io_error>(about_tensor(file.path(), a.name()) << peft_stranger(a.name()));
       const std::string partner = std::string(peft_prefix).append(module_of_b).append(peft_a);
       if (file.find(partner) == nullptr) raise<io_error>(about_tensor(file.path(), a.name()) << "has no lora_A beside it");
@@ -256,17 +272,10 @@ inline void assemble_peft(io::peft_adapter& out, const io::safetensors& file, co
     require_matrix(file, a);
     require_matrix(file, *b);
 
-    const index_t rank = ranks.value_for(module, out.config.rank, steps);
-    const double alpha = alphas.value_for(module, out.config.alpha, steps);
     if (a.shape()[0] != b->shape()[1])
       raise<io_error>(about_tensor(file.path(), a.name()) << "shape " << shape_text{a.shape(), 2} << " [rank, in] and its lora_B "
                                                           << shape_text{b->shape(), 2} << " [out, rank] have different ranks");
-    if (a.shape()[0] != rank)
-      raise<io_error>(about_tensor(file.path(), a.name()) << "shape " << shape_text{a.shape(), 2} << " has rank " << a.shape()[0]
-                                                          << ", but r and rank_pattern of adapter_config.json say " << rank);
-    if (!(std::abs(alpha) <= static_cast<double>(FLT_MAX)))
-      raise<io_error>(text() << quote(config_path) << ": the alpha of module " << quote(module) << " does not fit a float");
-    low_rank weights{a.view(), b->view(), scale_for(alpha, rank, rule)};
+    low_rank weights{a.view(), b->view(), scale_of(module, a)};
     if (out.config.lora_bias) weights.bias = peft_vector(file, module, peft_b_bias, b->shape()[0]);
     if (out.config.use_dora) weights.magnitude = peft_vector(file, module, peft_magnitude, b->shape()[0]);
     if (out.config.trains_bias) weights.trained_bias = peft_vector(file, module, peft_wrapped_bias, b->shape()[0]);
@@ -277,6 +286,9 @@ inline void assemble_peft(io::peft_adapter& out, const io::safetensors& file, co
                       << "has no lora_magnitude_vector beside it, but use_dora of adapter_config.json is true");
     out.adapter.modules.push_back({std::string(module), weights});
   }
+  assemble_peft_embeddings(
+      out.adapter, file, out.config, config_path, peft_prefix, peft_magnitude, peft_module, scale_of,
+      [&](std::string_view module, std::string_view suffix, index_t n) { return peft_vector(file, module, suffix, n); });
   for (const io::safetensors::tensor& t : file.tensors())
     if (const peft_extra e = peft_extra_of(t.name()); !e.module.empty()) check_peft_extra(out, file, t, e);
   out.adapter.fan_in_fan_out = out.config.fan_in_fan_out;
@@ -294,8 +306,8 @@ namespace lora::inline v0::io {
 /**
  * Loads the adapter of a directory.
  *
- * Names are base_model.model.<module>.lora_A.weight [rank, in] and .lora_B.weight [out, rank], of dtype f32, f16 or bf16, carried as they
- * are. The rank is read from the tensors and must be the one of r and rank_pattern. The scale is alpha / rank, or alpha / sqrt(rank) with
+ * Names are base_model.model.<module>.lora_A.weight [rank, in] and .lora_B.weight [out, rank], of embeddings lora_embedding_A [rank, tokens]
+ * and lora_embedding_B [width, rank], of dtype f32, f16 or bf16, carried as they are. The rank is read from the tensors and must be the one of r and rank_pattern. The scale is alpha / rank, or alpha / sqrt(rank) with
  * use_rslora, of the module's own alpha and rank.
  *
  * @throws io_error with one sentence that names the file and the field, key or tensor. Nothing is loaded then.

@@ -13,6 +13,7 @@
 
 #include <lora/core/error.hpp>
 #include <lora/io/detail/json.hpp>
+#include <lora/io/detail/peft_tokens.hpp>
 #include <lora/nd/shape.hpp>
 
 #include <algorithm>
@@ -39,6 +40,7 @@ struct peft_config {
   bool trains_bias = false;                          ///< "bias" is "all" or "lora_only": biases in the file replace the base's
   std::vector<pattern_value<index_t>> rank_pattern;  ///< in the order of the file
   std::vector<pattern_value<double>> alpha_pattern;  ///< in the order of the file
+  std::vector<peft_token_list> trainable_tokens;     ///< "trainable_token_indices": rows in the file replace the table's
   std::string base_model_name_or_path;               ///< empty when null or absent, like the next three
   std::string task_type;
   std::string revision;
@@ -83,8 +85,8 @@ inline constexpr peft_field peft_fields[] = {
     {"auto_mapping", peft_rule::harmless, ""},
     {"base_model_name_or_path", peft_rule::used, ""},
     {"bias", peft_rule::used, ""},
-    {"corda_config", peft_rule::harmless, ""},  // this and the next three only steer init_lora_weights, which is checked itself
-    {"ensure_weight_tying", peft_rule::flag, "tied layers share their adapters, which is not supported"},
+    {"corda_config", peft_rule::harmless, ""},         // this and the next three only steer init_lora_weights, which is checked itself
+    {"ensure_weight_tying", peft_rule::harmless, ""},  // the file holds both layers' tensors, one pair being the transpose of the other
     {"eva_config", peft_rule::harmless, ""},
     {"exclude_modules", peft_rule::harmless, ""},  // the tensors in the file say what is adapted, here and for layers_* and target_modules
     {"fan_in_fan_out", peft_rule::used, ""},
@@ -114,7 +116,7 @@ inline constexpr peft_field peft_fields[] = {
     {"target_modules", peft_rule::harmless, ""},
     {"target_parameters", peft_rule::list, "adapters of bare parameters (experts) are not supported"},
     {"task_type", peft_rule::used, ""},
-    {"trainable_token_indices", peft_rule::list, "trained embedding rows are not supported"},
+    {"trainable_token_indices", peft_rule::used, ""},
     {"use_bdlora", peft_rule::absent, "block-diagonal factors are not supported"},
     {"use_dora", peft_rule::used, ""},
     {"use_qalora", peft_rule::flag, "QALoRA pools the input before A"},
@@ -125,7 +127,7 @@ inline constexpr std::size_t peft_field_count = sizeof peft_fields / sizeof peft
 
 class peft_config_reader final : public json_events {
  public:
-  peft_config_reader(const std::string& file, io::peft_config& out) : file_(file), out_(out) {}
+  peft_config_reader(const std::string& file, io::peft_config& out) : file_(file), out_(out), tokens_(out.trainable_tokens) {}
 
   void null() override { scalar({kind::null}); }
   void boolean(bool v) override { scalar({v ? kind::yes : kind::no}); }
@@ -141,10 +143,15 @@ class peft_config_reader final : public json_events {
       begin_field(name);
     else if (depth_ == 2 && is_pattern())
       pattern_key_ = std::move(name);
+    else if (is_tokens())
+      tokens_.key(name);
   }
 
   void open(bool object) override {
     if (depth_ == 0 && !object) refuse("the configuration is a JSON array, not an object");
+    if (depth_ >= 1 && is_tokens()) {
+      if (const char* wrong = tokens_.open(depth_, object)) refuse_field(wrong);
+    }
     if (depth_ == 1) {
       empty_ = true;
       if (is_pattern() && !object) refuse_field("is an array, not an object of patterns");
@@ -201,6 +208,8 @@ class peft_config_reader final : public json_events {
   [[nodiscard]] bool has(std::string_view name) const noexcept { return seen_[index_of(name)]; }
   [[nodiscard]] bool is_pattern() const noexcept { return name_ == "rank_pattern" || name_ == "alpha_pattern"; }
 
+  [[nodiscard]] bool is_tokens() const noexcept { return name_ == "trainable_token_indices"; }
+
   void begin_field(std::string& name) {
     name_ = std::move(name);
     index_ = index_of(name_);
@@ -216,6 +225,9 @@ class peft_config_reader final : public json_events {
     else
       empty_ = false;
     if (depth_ == 2 && is_pattern()) pattern_value(v);
+    if (depth_ > 1 && is_tokens()) {
+      if (const char* wrong = tokens_.scalar(depth_, v.what == kind::natural, v.natural)) refuse_field(wrong);
+    }
   }
 
   void pattern_value(const value& v) {
@@ -284,6 +296,10 @@ class peft_config_reader final : public json_events {
       if (v.what != kind::string || *string_ != "LORA") refuse_field("is not \"LORA\", the only type that is supported");
     } else if (is_pattern()) {
       if (v.what != kind::null) refuse_field("is not an object of patterns");
+    } else if (is_tokens()) {
+      if (v.what != kind::null && v.what != kind::empty && v.what != kind::filled)
+        refuse_field("is neither a list of token indices nor an object of lists");
+      if (const char* wrong = tokens_.finish()) refuse_field(wrong);
     } else {
       if (v.what != kind::string && v.what != kind::null) refuse_field("is neither a string nor null");
       if (v.what == kind::string) keep_string();
@@ -321,6 +337,7 @@ class peft_config_reader final : public json_events {
   std::string name_;  // of the current field
   std::string pattern_key_;
   std::string* string_ = nullptr;  // of the current event
+  peft_token_reader tokens_;
   std::size_t index_ = 0;
   std::size_t depth_ = 0;
   bool empty_ = true;

@@ -62,6 +62,9 @@ inline void check_forward(const float_view<2>& y, const float_view<2>& x, const 
     if (b.extent(0) != out) raise_forward("b", shape_of(b), "w", shape_of(w), i, true);
     if (b.extent(1) != a.extent(0)) raise_forward("b", shape_of(b), "a", shape_of(a), i, true);
   }
+  check_replaced("forward", update.rows, out, in);
+  if (!update.columns.empty())
+    raise<value_error>(text() << "forward: the update replaces columns of w, the rows of an embedding's table: pass it to embed()");
   for (std::size_t axis = 0; axis < 2; ++axis)
     if (y.stride(axis) == 0 && y.extent(axis) > 1 && y.size() != 0)
       raise<shape_error>(text() << "forward: y of shape " << shape_of(y)
@@ -82,6 +85,8 @@ inline void check_forward(const float_view<2>& y, const float_view<2>& x, const 
     return "forward: y overlaps the update's bias or row factor";
   for (const low_rank_term& t : update.terms)
     if (overlap(y, t.a) || overlap(y, t.b)) return "forward: y overlaps a or b of a term";
+  for (const replaced_rows& r : update.rows)
+    if (overlap(y, float_view<2>(r.rows))) return "forward: y overlaps the update's rows";
   const float_view<1> memory = ndview<const float, 1>(static_cast<const float*>(scratch.data()), {scratch.size_bytes() / sizeof(float)});
   if (overlap(memory, y) || overlap(memory, x) || overlap(memory, w) || (has_bias && overlap(memory, bias)))
     return "forward: scratch overlaps y, x, w or bias";
@@ -89,6 +94,8 @@ inline void check_forward(const float_view<2>& y, const float_view<2>& x, const 
     return "forward: scratch overlaps the update's bias or row factor";
   for (const low_rank_term& t : update.terms)
     if (overlap(memory, t.a) || overlap(memory, t.b)) return "forward: scratch overlaps a or b of a term";
+  for (const replaced_rows& r : update.rows)
+    if (overlap(memory, float_view<2>(r.rows))) return "forward: scratch overlaps the update's rows";
   return nullptr;
 }
 
@@ -120,8 +127,9 @@ namespace detail_forward {
 }
 
 template <executor E>
-void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2>& x, const float_view<2>& w,
-         std::span<const low_rank_term> terms, const detail::epilogue& finish, std::byte* memory, E& ex) {
+void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2>& x, const float_view<2>& w, const low_rank_update& update,
+         const detail::epilogue& finish, std::byte* memory, E& ex) {
+  const std::span<const low_rank_term> terms = update.terms;
   const simd::kernel_table& k = *p.kernels.table;
   const count in = w.extent(1);
   const count out = w.extent(0);
@@ -142,7 +150,7 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
     // The form follows the size of the whole call, so that a row's bits do not depend on the turn it falls into.
     const panels batch(k, *p.form, tokens);
     const char* rows_of_x = in == 0 ? nullptr : static_cast<const char*>(x.data()) + first * x.stride(0) * x_size;
-    if (!p.transposed || p.active != 0)
+    if (!p.transposed || p.packs)
       batch.pack(p.kernels.pack_x_as_w, rows_of_x, x_size, x.stride(0), x.stride(1), in, 1.0f, packed_x, p.kernels.unit());
     if (packed_floats != packed_x) batch.pack(p.kernels.pack_x, rows_of_x, x_size, x.stride(0), x.stride(1), in, 1.0f, packed_floats);
 
@@ -162,6 +170,16 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
 
     char* const rows_of_y = static_cast<char*>(y_data) + first * y.stride(0) * y_size;
     const count tile = detail::tile_rows(*p.form);
+    // Outputs whose rows of W are replaced: computed as all are, and then anew, with those rows. They are few.
+    const auto compute_replaced = [&, used, rows_of_y] {
+      for (const replaced_rows& r : update.rows) {
+        operands[0] = {r.rows.data(), dtype::f32, p.kernels.reads(dtype::f32, w.type()), 1, r.rows.stride(0), 1, in,
+                       packed_floats, r.first};
+        const detail::rows_job job{
+            &k, &batch, operands, used, finish, p.kernels.store_y, rows_of_y, y_size, y.stride(0), y.stride(1), simd::fetch::hardware};
+        detail::run_rows(job, r.first, r.first + r.rows.extent(0), memory + p.scratch_at);
+      }
+    };
     if (p.transposed) {
       auto* turned = reinterpret_cast<float*>(memory + p.turned_at);
       auto* sums = reinterpret_cast<float*>(memory + p.sums_at);
@@ -191,6 +209,7 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
           detail::clear_sums(sums, detail::sums_stride(out), tokens, begin, end);
         detail::run_transposed(job, begin, end, reinterpret_cast<float*>(own));
       });
+      compute_replaced();
       continue;
     }
     const detail::rows_job job{&k, &batch, operands, used, finish, p.kernels.store_y, rows_of_y, y_size, y.stride(0), y.stride(1), fetch};
@@ -198,6 +217,7 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
       detail::run_rows(job, split_at(out, tile, task, tasks), split_at(out, tile, task + 1, tasks),
                        memory + p.scratch_at + task * p.scratch_bytes);
     });
+    compute_replaced();
   }
 }
 
@@ -227,10 +247,10 @@ template <class X = void, class Y = float, detail_forward::matrix W>
   const auto kernels = detail_forward::choose<Y, token, element>(w, options);
   // The largest of all sizes: a smaller batch may need more than a larger one, whose form pads less or whose turns are shorter. Batches of
   // more than a turn have the form of a full turn.
-  std::size_t bytes = detail_forward::plan(kernels, n, n, w, update.terms, concurrency).bytes;
+  std::size_t bytes = detail_forward::plan(kernels, n, n, w, update.terms, concurrency, !update.rows.empty()).bytes;
   const index_t most = n < detail_forward::tokens_a_turn ? n : detail_forward::tokens_a_turn;
   for (index_t tokens = 1; tokens <= most; ++tokens) {
-    const std::size_t needed = detail_forward::plan(kernels, tokens, n, w, update.terms, concurrency).bytes;
+    const std::size_t needed = detail_forward::plan(kernels, tokens, n, w, update.terms, concurrency, !update.rows.empty()).bytes;
     bytes = needed > bytes ? needed : bytes;
   }
   return bytes;
@@ -247,7 +267,8 @@ template <class X = void, class Y = float, detail_forward::matrix W>
  * @param x        [n, in]      view or array, any strides
  * @param w        [out, in]    view or array; unit column stride is used in place (any row stride, any alignment), others are gathered by tiles
  * @param update   a list of terms, each a [rank, in], b [out, rank], likewise; ranks may differ and be 0; list order is summation order.
- *                 Or what adapter_set gives for a module: terms, a bias (added to `bias`, or in its place) and a factor for each row of w
+ *                 Or what adapter_set gives for a module: terms, a bias (added to `bias`, or in its place), a factor for each row of w, and
+ *                 rows in place of some of w's
  * @param bias     [out], the base's own, or {} for none; any stride
  * @param scratch  overwritten; grown when too small, so keep it
  * @throws shape_error   when extents disagree, naming both; y is untouched.
@@ -285,9 +306,9 @@ void forward(Y&& y, const X& x, const W& w, const low_rank_update& update, float
   const auto kernels =
       detail_forward::choose<detail_forward::element_t<Y>, detail_forward::element_t<const X>, detail_forward::element_t<const W>>(weight,
                                                                                                                                    options);
-  const detail_forward::plan p(kernels, tokens.extent(0), tokens.extent(0), weight, update.terms, ex.concurrency());
+  const detail_forward::plan p(kernels, tokens.extent(0), tokens.extent(0), weight, update.terms, ex.concurrency(), !update.rows.empty());
   scratch.reserve(p.bytes);
-  detail_forward::run(p, to.data(), out, tokens, weight, update.terms, finish, static_cast<std::byte*>(scratch.data()), ex);
+  detail_forward::run(p, to.data(), out, tokens, weight, update, finish, static_cast<std::byte*>(scratch.data()), ex);
 }
 
 /** As above, on the calling thread. */

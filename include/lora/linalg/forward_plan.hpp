@@ -6,6 +6,7 @@
 #define LORA_LINALG_FORWARD_PLAN_HPP
 
 #include <lora/linalg/columns.hpp>
+#include <lora/linalg/replaced_rows.hpp>
 #include <lora/linalg/workspace.hpp>
 
 #include <cstddef>
@@ -32,9 +33,11 @@ struct low_rank_term {
  */
 struct low_rank_update {
   std::span<const low_rank_term> terms{};
-  std::span<const float> bias{};        ///< [out], added to the base's bias or in its place; empty: none
-  std::span<const float> row_factor{};  ///< [out]: of DoRA, m / |W + s B A| by rows; empty: 1
-  bool replaces_bias = false;           ///< the base's bias is not added
+  std::span<const float> bias{};             ///< [out], added to the base's bias or in its place; empty: none
+  std::span<const float> row_factor{};       ///< [out]: of DoRA, m / |W + s B A| by rows; empty: 1
+  bool replaces_bias = false;                ///< the base's bias is not added
+  std::span<const replaced_rows> rows{};     ///< in place of rows of W [out, in], as of a tied lm_head
+  std::span<const replaced_rows> columns{};  ///< in place of columns of W, which are rows of an embedding's table: for embed() and merged()
 
   constexpr low_rank_update() noexcept = default;
   constexpr low_rank_update(const low_rank_term* first, std::size_t count) noexcept : terms(first, count) {}
@@ -175,7 +178,7 @@ struct plan {
   panels batch;  // of a full turn
   std::size_t tasks;
   std::size_t x_at;         // packed x, as W's kernel wants it
-  std::size_t floats_at;    // packed x as floats, where that is something else and there are terms
+  std::size_t floats_at;    // packed x as floats, where that is something else and is needed
   std::size_t h_at;         // A x, [tokens, rank] of one term
   std::size_t packed_h_at;  // scale * A x of all terms, packed
   std::size_t operands_at;
@@ -183,13 +186,14 @@ struct plan {
   std::size_t scratch_bytes;
   std::size_t bytes;
   std::size_t active;  // terms with a rank and a scale
+  bool packs;          // x is multiplied by something besides W: a term, or rows in place of W's
   bool transposed;
   std::size_t turned_at;  // where W lies transposed: x turned, and the sums [tokens, out]
   std::size_t sums_at;
 
   /** For a call of `tokens`, whose workspace is also to serve as many tasks as a call of `most_tokens` would start. */
   plan(const kernel_choice& k, count tokens, count most_tokens, const float_view<2>& w, std::span<const low_rank_term> terms,
-       std::size_t concurrency)
+       std::size_t concurrency, bool replaces = false)
       : kernels(k), form(kernels.form_for(tokens)), batch(*kernels.table, *form, turn_size(tokens, w.extent(1))) {
     const count in = w.extent(1);
     const count out = w.extent(0);
@@ -210,6 +214,7 @@ struct plan {
       if (!in_place(t.b)) gather_depth = sum_or_most(gather_depth, rank);
       if (!in_place(t.a)) gather_depth = gather_depth > in ? gather_depth : in;
     }
+    packs = active != 0 || replaces;
     tasks = 1;
     if (concurrency > 1 && wants_threads(w.size(), w.type(), most_tokens)) {
       const auto tiles = static_cast<std::size_t>((out + detail::tile_rows(*form) - 1) / detail::tile_rows(*form));
@@ -227,9 +232,9 @@ struct plan {
       sums_at = floats(out < PTRDIFF_MAX - 32 ? detail::sums_stride(out) : out, batch.tokens);
     }
     x_at = l.add(0, 1);
-    if (!transposed || active != 0) x_at = floats(batch.padded(in, kernels.unit()), batch.packed_tokens);
+    if (!transposed || packs) x_at = floats(batch.padded(in, kernels.unit()), batch.packed_tokens);
     floats_at = x_at;
-    if (kernels.pairs && active != 0) floats_at = floats(batch.padded(in), batch.packed_tokens);
+    if (kernels.pairs && packs) floats_at = floats(batch.padded(in), batch.packed_tokens);
     h_at = floats(widest, batch.tokens);
     packed_h_at = floats(padded_rank_total, batch.packed_tokens);
     operands_at = l.add(1 + active, sizeof(operand));

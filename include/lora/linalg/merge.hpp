@@ -51,8 +51,8 @@ inline void turn_rows(const simd::kernel_table& k, const float_view<2>& w, index
 }  // namespace detail_merge
 
 /**
- * row_factor * (W [out, in] + sum_i scale_i B_i A_i), in list order, as a new C-order matrix of W's element type. The bias of the update is
- * not in it: see merged_bias().
+ * row_factor * (W [out, in] + sum_i scale_i B_i A_i), in list order, as a new C-order matrix of W's element type; rows and columns of W that
+ * the update replaces come from there. The bias of the update is not in it: see merged_bias(). For the table of an embedding: merged_table().
  *
  * @throws shape_error naming both shapes when a term does not fit; std::bad_alloc.
  * @par Cost       2 rank in out flops, one pass over W; allocates the result (in huge pages from 4 MiB on), a row (64 where a W of 16 bits lies
@@ -77,6 +77,8 @@ template <detail_forward::matrix Weight>
   if (!factor.empty() && factor.size() != static_cast<std::size_t>(out))
     detail::raise<shape_error>(detail::text() << "merged: the row factor has " << factor.size() << " elements but w is "
                                               << detail::shape_of(w));
+  detail::check_replaced("merged", update.rows, out, in);
+  detail::check_replaced("merged", update.columns, in, out);
   ndarray<T, 2> result(extents{out, in});
   if (result.size() == 0) return result;
 
@@ -115,6 +117,7 @@ template <detail_forward::matrix Weight>
       else if (n % at_once == 0)
         detail_merge::turn_rows(kernels, w, n, out - n < at_once ? out - n : at_once, k, columns, row,
                                 std::is_same_v<T, float> ? in : step);
+      detail::replace_in_row(update.rows, update.columns, n, k, columns, row);
       const float* a = panel.data();
       for (const low_rank_term& t : terms) {
         const index_t rank = t.scale == 0.0f ? 0 : t.a.extent(0);

@@ -78,9 +78,10 @@ struct operand {
   count column_stride;
   count depth;
   const float* packed;
+  count first = 0;  // the row of the product that `data` begins with
 
   [[nodiscard]] bool in_place() const noexcept { return (column_stride == 1 || depth <= 1) && (is_w || type == dtype::f32); }
-  [[nodiscard]] const char* row(count n) const noexcept { return static_cast<const char*>(data) + n * row_stride * bytes_of(type); }
+  [[nodiscard]] const char* row(count n) const noexcept { return static_cast<const char*>(data) + (n - first) * row_stride * bytes_of(type); }
 };
 
 /** n elements `stride` apart, widened to floats. */

@@ -27,9 +27,12 @@ import numpy as np
 import peft
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Embedding as LoraEmbedding
 from peft.tuners.lora import Linear as LoraLinear
+from peft.utils.other import TrainableTokensWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 ROWS = 3  # inputs for each module
@@ -79,6 +82,48 @@ class GptWithHead(Gpt):
     def __init__(self):
         super().__init__()
         self.head = nn.Linear(6, 5)
+
+
+class Tables(nn.Module):
+    """Two embeddings, one of them square, and a linear layer, square too: its
+    fan_in_fan_out must not turn the tables, nor theirs the layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Module()
+        self.model.embed_tokens = nn.Embedding(19, 12)
+        self.model.positions = nn.Embedding(12, 12)
+        self.model.proj = nn.Linear(12, 12)
+        self.name_or_path = "tables"
+
+
+class Scaled(nn.Module):
+    """As Gemma: the embedding's class multiplies its output, and PEFT its own terms."""
+
+    class Embedding(nn.Embedding):
+        embed_scale = 16**0.5
+
+        def forward(self, ids):
+            return super().forward(ids) * self.embed_scale
+
+    def __init__(self):
+        super().__init__()
+        self.embed_tokens = Scaled.Embedding(11, 16)
+        self.name_or_path = "scaled"
+
+
+def tied_llama():
+    """The only weights that matter here: model.embed_tokens, whose table is lm_head's."""
+    config = LlamaConfig(
+        vocab_size=19,
+        hidden_size=12,
+        intermediate_size=4,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config)
 
 
 # A key matches when the module's name ends in it, at a dot; it is a regular
@@ -177,6 +222,76 @@ CASES = {
     ),
     "conv1d_head": dict(  # the flag is false, the shape of attn says otherwise
         config=dict(r=3, lora_alpha=6, target_modules=["attn", "head"]), base=GptWithHead
+    ),
+}
+
+TABLES = ["embed_tokens", "positions", "proj"]
+HEAD = ["lm_head"]
+BOTH = ["embed_tokens", "lm_head"]
+ROWS_AT = [7, 3, 4, 18]  # not sorted; 3 and 4 are neighbours
+EMBEDDING_CASES = {
+    "embedding": dict(config=dict(r=4, lora_alpha=6, target_modules=TABLES), base=Tables),
+    "embedding_pattern": dict(
+        config=dict(
+            r=4,
+            lora_alpha=6,
+            use_rslora=True,
+            rank_pattern={"embed_tokens": 9},
+            alpha_pattern={"positions": 2.5},
+            target_modules=TABLES,
+        ),
+        base=Tables,
+        dtype=torch.bfloat16,
+        weight=-0.75,
+    ),
+    "embedding_dora": dict(
+        config=dict(r=3, lora_alpha=6, use_dora=True, target_modules=TABLES), base=Tables, weight=0.5
+    ),
+    "embedding_scaled": dict(
+        config=dict(r=3, lora_alpha=6, target_modules=["embed_tokens"]), base=Scaled
+    ),
+    "embedding_scaled_dora": dict(
+        config=dict(r=3, lora_alpha=6, use_dora=True, target_modules=["embed_tokens"]), base=Scaled
+    ),
+    "tied_head": dict(config=dict(r=3, lora_alpha=6, target_modules=HEAD), base=tied_llama),
+    "tied_both": dict(config=dict(r=3, lora_alpha=6, target_modules=BOTH), base=tied_llama),
+    "tied_ensured": dict(  # lm_head's pair is the transpose of embed_tokens'; both are saved
+        config=dict(
+            r=3, lora_alpha=6, ensure_weight_tying=True, target_modules=["embed_tokens"]
+        ),
+        base=tied_llama,
+    ),
+    "tied_dora": dict(
+        config=dict(r=3, lora_alpha=6, use_dora=True, target_modules=BOTH), base=tied_llama
+    ),
+    "tokens": dict(
+        config=dict(r=3, lora_alpha=6, target_modules=["q_proj"], trainable_token_indices=ROWS_AT),
+        base=tied_llama,
+        weight=0.5,  # which rows do not heed
+    ),
+    "tokens_named": dict(
+        config=dict(
+            r=3,
+            lora_alpha=6,
+            target_modules=["q_proj"],
+            trainable_token_indices={"embed_tokens": ROWS_AT, "lm_head": ROWS_AT},
+        ),
+        base=tied_llama,
+        dtype=torch.float16,
+    ),
+    "tokens_apart": dict(  # rows of their own: not tied any more
+        config=dict(
+            r=3,
+            lora_alpha=6,
+            target_modules=["q_proj"],
+            trainable_token_indices={"embed_tokens": ROWS_AT, "lm_head": [3, 5]},
+        ),
+        base=tied_llama,
+    ),
+    "tokens_head": dict(  # lm_head is adapted over the rows that it shares
+        config=dict(r=3, lora_alpha=6, target_modules=HEAD, trainable_token_indices=ROWS_AT),
+        base=tied_llama,
+        merge=False,  # PEFT's merge of this one is another model than its forward
     ),
 }
 
@@ -287,6 +402,102 @@ def make_case(
     return modules
 
 
+def wrapped_layers(model):
+    """Name in the base model to what PEFT put there: adapted layers and token rows."""
+    kinds = (LoraLinear, LoraEmbedding, TrainableTokensWrapper)
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, kinds) and not any(name.startswith(outer + ".") for outer in found):
+            found[name] = module
+    return {name.removeprefix("base_model.model."): module for name, module in found.items()}
+
+
+def make_embedding_case(out, seed, *, config, dtype=None, base=Tables, weight=1.0, merge=True):
+    """As make_case, for embeddings and what is tied to them. Inputs of an embedding
+    are all its tokens; those of a linear layer are vectors."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    model_class, base = base, base()
+    weights = base.state_dict()
+    if model_class is tied_llama:  # of which lm_head.weight is the same memory, and the rest does not matter
+        weights = {k: v for k, v in weights.items() if "embed" in k or "q_proj" in k}
+    original = {k: v.clone() for k, v in base.state_dict().items()}
+    save_file({k: v.clone() for k, v in weights.items()}, out / "base.safetensors", metadata={"format": "pt"})
+
+    model = get_peft_model(base, LoraConfig(**config))
+    for name, parameter in model.named_parameters():
+        if "lora_embedding" in name or "lora_B" in name:
+            nn.init.normal_(parameter, std=0.5)
+        if "trainable_tokens_delta" in name:
+            nn.init.normal_(parameter)
+        if "lora_magnitude_vector" in name:
+            with torch.no_grad():
+                parameter.mul_(torch.empty_like(parameter).uniform_(0.5, 2))
+    # PEFT would add a copy of the whole table; the adapter is the same without.
+    model.save_pretrained(str(out), save_embedding_layers=False)
+    (out / "README.md").unlink()
+    if dtype is not None:
+        file = out / "adapter_model.safetensors"
+        cast = {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
+        save_file(cast, file, metadata={"format": "pt"})
+    if "rank_pattern" in config:
+        assert len(config["rank_pattern"]) == 1 and len(config["alpha_pattern"]) == 1  # in any order
+
+    fresh = model_class()
+    fresh.load_state_dict(original)
+    loaded = PeftModel.from_pretrained(fresh, str(out)).eval()
+    layers = wrapped_layers(loaded)
+    outputs, modules = {}, {}
+    for name, layer in layers.items():
+        if hasattr(layer, "set_scale"):
+            layer.set_scale("default", weight)
+        inner = layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer.original_module
+        while hasattr(inner, "original_module"):
+            inner = inner.original_module
+        is_table = isinstance(inner, nn.Embedding)
+        x = torch.arange(inner.num_embeddings) if is_table else torch.randn(ROWS, inner.in_features)
+        with torch.no_grad():
+            y = layer(x)
+            assert not torch.allclose(y, inner(x), atol=0.05)
+        np.save(out / f"x_{name}.npy", x.numpy())
+        np.save(out / f"y_{name}.npy", y.numpy())
+        outputs[name] = (x, y)
+        modules[name] = {"embedding": is_table}
+        if hasattr(layer, "scaling"):
+            modules[name]["r"] = layer.r["default"]
+            modules[name]["scaling"] = layer.scaling["default"]
+    expect = {
+        "peft_version": peft.__version__,
+        "torch_version": torch.__version__.split("+")[0],
+        "modules": modules,
+        "tied": model_class is tied_llama,
+    }
+    if weight != 1.0:
+        expect["weight"] = weight
+    if model_class is Scaled:
+        expect["embed_scale"] = Scaled.Embedding.embed_scale
+    if merge:
+        # Layer by layer: merge_and_unload() of tied layers adds what belongs to one to both.
+        merged = {}
+        for name, layer in layers.items():
+            alone = PeftModel.from_pretrained(fresh_like(model_class, original), str(out)).eval()
+            layer = wrapped_layers(alone)[name]
+            if hasattr(layer, "set_scale"):
+                layer.set_scale("default", weight)
+            (layer if hasattr(layer, "merge") else layer.token_adapter).merge()
+            inner = layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer.original_module
+            merged[name + ".weight"] = inner.weight.detach().clone()
+        save_file(merged, out / "merged.safetensors", metadata={"format": "pt"})
+    (out / "expect.json").write_text(json.dumps(expect, indent=2) + "\n")
+    return modules
+
+
+def fresh_like(model_class, weights):
+    model = model_class()
+    model.load_state_dict(weights)
+    return model
+
+
 def main():
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent
     torch.set_num_threads(1)
@@ -295,6 +506,10 @@ def main():
         print(name)
         for module, info in make_case(out / name, seed, **case).items():
             print(f"  {module:<24} r {info['r']:>2}  scaling {info['scaling']!r}")
+    for seed, (name, case) in enumerate(EMBEDDING_CASES.items(), start=101):
+        print(name)
+        for module, info in make_embedding_case(out / name, seed, **case).items():
+            print(f"  {module:<24} {info}")
 
 
 if __name__ == "__main__":

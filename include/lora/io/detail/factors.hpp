@@ -91,6 +91,7 @@ inline void require_writable(const char* operation, const adapted_module& m) {
   const auto refuse = [&](const text& problem) {
     raise<value_error>(text() << operation << ": module " << quote(m.name) << ": " << problem.c_str());
   };
+  if (m.kind == module_kind::embedding) refuse(text() << "it is an embedding, which is not written in this format");
   for (const any_view* v : {&m.weights.a, &m.weights.b}) {
     const char* const which = v == &m.weights.a ? "A" : "B";
     if (v->type() != dtype::f32 && v->type() != dtype::f16 && v->type() != dtype::bf16)
@@ -105,6 +106,7 @@ inline void require_writable(const char* operation, const adapted_module& m) {
     refuse(text() << "it has "
                   << (m.weights.magnitude.size() != 0 ? "a magnitude of DoRA"
                       : m.weights.bias.size() != 0    ? "a bias of B"
+                      : m.weights.rows.size() != 0    ? "trained token rows"
                                                       : "a trained bias")
                   << ", which is not written in this format");
   if (m.name.empty()) refuse(text() << "it has no name");
