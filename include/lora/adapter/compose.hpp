@@ -37,6 +37,7 @@ struct composed_piece {
 struct composed_module {
   std::string_view name;
   std::vector<composed_piece> pieces;
+  const adapted_module* first = nullptr;  // whose kind and kernel all others have
 };
 
 /** The memory of the new factors, and what keeps the views alive that were taken over. */
@@ -70,6 +71,9 @@ inline void check_composed(const adapter& source, const adapted_module& m, const
     raise<shape_error>(about_composed(source, m.name) << "A " << shape_text{a.shape(), 2} << " and B " << shape_text{b.shape(), 2}
                                                       << " do not fit A " << shape_text{first.weights->a.shape(), 2} << " and B "
                                                       << shape_text{first.weights->b.shape(), 2} << " of " << quote(first.source->source));
+  if (m.kernel[0] != into.first->kernel[0] || m.kernel[1] != into.first->kernel[1])
+    raise<shape_error>(about_composed(source, m.name) << "its kernel is " << shape_text{m.kernel, 2} << " but that of "
+                                                      << quote(first.source->source) << " is " << shape_text{into.first->kernel, 2});
 }
 
 /** `from` times `ratio`, each element rounded once, into rows `stride` apart. */
@@ -166,6 +170,7 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
       detail::composed_module& to = module_of(m.name);
       detail::check_composed(*part.source, m, to);
       to.pieces.push_back({part.source, &m.weights, factor});
+      if (to.first == nullptr) to.first = &m;
     }
     memory->owners.push_back(part.source->owner);
   }
@@ -181,7 +186,9 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
     for (const detail::composed_piece& p : m.pieces) ratios.push_back(static_cast<double>(p.factor) / static_cast<double>(scale));
     out.modules.push_back(
         {std::string(m.name),
-         {detail::concatenated(m.pieces, ratios, false, *memory), detail::concatenated(m.pieces, ratios, true, *memory), scale}});
+         {detail::concatenated(m.pieces, ratios, false, *memory), detail::concatenated(m.pieces, ratios, true, *memory), scale},
+         m.first->kind,
+         {m.first->kernel[0], m.first->kernel[1]}});
   }
   out.owner = std::move(memory);
   return out;

@@ -41,7 +41,8 @@ struct module_contract {
   module_kind kind = module_kind::linear;
   index_t kernel[2] = {1, 1};  ///< height and width, of conv2d
   std::string tensor{};        ///< that holds the weight, when it is not `<name>.weight`: a tied lm_head, a fused projection
-  index_t first_row = 0;       ///< of the tensor, when the module is a part of a fused one
+  index_t first_row = 0;       ///< of the whole matrix [rows, in], when the module is a part of a fused one
+  index_t matrix = 0;          ///< of a tensor with three axes, which holds one for each expert
 };
 
 class model_contract {
@@ -50,14 +51,18 @@ class model_contract {
 
   /** Adds a module and gives its index. @throws value_error when the name is taken; shape_error when an extent is negative. */
   std::size_t add(std::string name, index_t out, index_t in, weight_layout layout = weight_layout::out_in) {
-    if (out < 0 || in < 0)
-      detail::raise<shape_error>(detail::text() << "module " << detail::quote(name) << ": extents must not be negative");
-    const std::size_t at = lower_bound(name);
-    if (at < by_name_.size() && modules_[by_name_[at]].name == name)
-      detail::raise<value_error>(detail::text() << "module " << detail::quote(name) << " is already in the contract");
+    return add(module_contract{std::move(name), out, in, layout});
+  }
+  /** The same with all that can be said of a module: what kind it is, and which tensor holds it. */
+  std::size_t add(module_contract m) {
+    if (m.out < 0 || m.in < 0)
+      detail::raise<shape_error>(detail::text() << "module " << detail::quote(m.name) << ": extents must not be negative");
+    const std::size_t at = lower_bound(m.name);
+    if (at < by_name_.size() && modules_[by_name_[at]].name == m.name)
+      detail::raise<value_error>(detail::text() << "module " << detail::quote(m.name) << " is already in the contract");
     const std::size_t index = modules_.size();
     if (by_name_.capacity() == index) by_name_.reserve(2 * index + 8);  // so that nothing can fail between the two insertions
-    modules_.push_back({std::move(name), out, in, layout});
+    modules_.push_back(std::move(m));
     by_name_.insert(by_name_.begin() + static_cast<std::ptrdiff_t>(at), index);
     return index;
   }
