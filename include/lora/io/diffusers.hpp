@@ -15,8 +15,8 @@
 #ifndef LORA_IO_DIFFUSERS_HPP
 #define LORA_IO_DIFFUSERS_HPP
 
-#include <lora/io/detail/diffusers_config.hpp>
 #include <lora/io/detail/conv_factors.hpp>
+#include <lora/io/detail/diffusers_config.hpp>
 #include <lora/io/peft.hpp>
 
 #include <set>

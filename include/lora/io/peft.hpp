@@ -64,12 +64,12 @@ class peft_patterns {
  public:
   using entries = std::vector<io::peft_config::pattern_value<Value>>;
 
-  peft_patterns(const entries& all, const char* field, const std::string& file)
-      : all_(all), field_(field), file_(file), used_(all.size(), false) {
-    programs_.resize(all.size());
+  peft_patterns(const entries& patterns, const char* field, const std::string& file)
+      : all_(patterns), field_(field), file_(file), used_(patterns.size(), false) {
+    programs_.resize(patterns.size());
     std::size_t states = 0;
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      if (const pattern_failure f = pattern_compiler(all[i].key).compile(programs_[i], true))
+    for (std::size_t i = 0; i < patterns.size(); ++i) {
+      if (const pattern_failure f = pattern_compiler(patterns[i].key).compile(programs_[i], true))
         raise<io_error>(about(i) << f.sentence << " (position " << f.position << ")");
       // Short keys can expand to long programs: 4 million states are some 200 MB. 50,000 plain module names need 3 million.
       states += programs_[i].code.size() + 16;

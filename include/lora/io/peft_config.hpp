@@ -44,7 +44,7 @@ struct peft_config {
   std::string revision;
   std::string peft_version;
   std::vector<std::string> target_parameters;  ///< parameters that are adapted themselves: experts
-  std::vector<std::string> unknown_fields;  ///< outside PEFT 0.21.2, accepted as meaningless
+  std::vector<std::string> unknown_fields;     ///< outside PEFT 0.21.2, accepted as meaningless
 
   /**
    * @param bytes  the JSON text, at most 16 MiB
