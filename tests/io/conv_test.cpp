@@ -7,13 +7,17 @@
 #include "files.hpp"
 
 #include <lora/adapter/adapter_set.hpp>
+#include <lora/adapter/compose.hpp>
 #include <lora/io/contract.hpp>
 #include <lora/io/diffusers.hpp>
+#include <lora/io/gguf_adapter_writer.hpp>
+#include <lora/io/json_adapter_writer.hpp>
 #include <lora/io/kohya.hpp>
 #include <lora/io/kohya_writer.hpp>
 #include <lora/io/npy.hpp>
 #include <lora/io/peft.hpp>
 #include <lora/io/peft_writer.hpp>
+#include <lora/io/sharded.hpp>
 #include <lora/linalg/conv2d.hpp>
 #include <lora/linalg/merge.hpp>
 
@@ -333,6 +337,44 @@ TEST_CASE("io/peft: what is refused of convolutions") {
   CHECK(refusal([&] {
           (void)lora::bind(file.adapter, model);
         }).find("module 'body.uneven': its kernel is [3, 2] but the base's is [2, 3]") != std::string::npos);
+}
+
+TEST_CASE("adapter/bind, adapter/compose, writers: a kernel belongs to a convolution, and a 1x1 one is a product") {
+  const fixture f("plain");
+  const auto file = lora::io::load_peft(data + "plain");
+  const lora::model_contract model = lora::io::contract_of(lora::io::sharded::open(f.folder + "base.safetensors"));
+  CHECK(model[model.find("body.uneven")].kind == lora::module_kind::conv2d);
+  CHECK(model[model.find("body.uneven")].in == 24);
+  lora::adapter one;
+  one.source = "one";
+  for (const auto& m : file.adapter.modules)
+    if (m.name == "body.one" || m.name == "body.uneven") one.modules.push_back(m);
+  CHECK(lora::bind(one, model).modules().size() == 2);
+  for (auto& m : one.modules) m.kind = lora::module_kind::linear;  // as formats without kernels would say it
+  for (auto& m : one.modules) m.kernel[0] = m.kernel[1] = 1;
+  CHECK(refusal([&] { (void)lora::bind(one, model); }).find("'body.uneven': its kernel is [1, 1] but the base's is [2, 3]") !=
+        std::string::npos);
+  std::erase_if(one.modules, [](const auto& m) { return m.name == "body.uneven"; });
+  CHECK(lora::bind(one, model).modules().size() == 1);
+
+  const lora::composed_part twice[] = {{&file.adapter, 1.0f}, {&file.adapter, -0.5f}};
+  const lora::adapter sum = lora::composed(twice);
+  const lora::bound_adapter bound = lora::bind(sum, model);  // kinds and kernels are kept
+  CHECK(bound.modules().size() == 5);
+  lora::adapter turned = file.adapter;
+  for (auto& m : turned.modules) std::swap(m.kernel[0], m.kernel[1]);
+  const lora::composed_part wrong[] = {{&file.adapter, 1.0f}, {&turned, 1.0f}};
+  CHECK(refusal([&] { (void)lora::composed(wrong); }).find("module 'body.uneven': its kernel is [3, 2] but that of") != std::string::npos);
+
+  lora::adapter convolution = one;
+  convolution.modules[0].kind = lora::module_kind::conv2d;
+  const test::temporary_folder out;
+  CHECK(refusal([&] { lora::io::save_json(out.path() + "/a.json", convolution); }).find("it is a convolution") != std::string::npos);
+  convolution.modules[0].name = "blk.0.attn_q";
+  CHECK(refusal([&] {
+          lora::io::save_gguf(out.path() + "/a.gguf", convolution, {.architecture = "llama", .name = ""});
+        }).find("it is a convolution") != std::string::npos);
+  CHECK(fs::is_empty(out.path()));
 }
 
 TEST_CASE("io/peft: experts are views of the file's two factors, A by blocks of rows, B by columns") {
