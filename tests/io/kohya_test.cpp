@@ -145,9 +145,14 @@ TEST_CASE("io/kohya: what is not plain LoRA is refused by name") {
     b.zeros("lora_unet_a.lora_down.weight", down, dtype).zeros("lora_unet_a.lora_up.weight", up);
     return refused(b, contract({"a"}));
   };
-  CHECK(test::contains(shapes({2, 3, 3, 3}, {5, 2, 1, 1}),
-                       "shape [2, 3, 3, 3] is that of a convolution; of these only 1x1 ones are supported"));
-  CHECK(test::contains(shapes({2, 3, 3}, {5, 2}), "is that of a convolution"));
+  CHECK(shapes({2, 3, 3, 3}, {5, 2, 1, 1}) == "");
+  CHECK(
+      test::contains(shapes({2, 3, 3}, {5, 2}), "shape [2, 3, 3] is that of a Conv1d or Conv3d; of convolutions only Conv2d is supported"));
+  CHECK(test::contains(shapes({2, 3, 3, 3, 3}, {5, 2, 1, 1, 1}), "is that of a Conv1d or Conv3d"));
+  CHECK(test::contains(shapes({2, 3, 3, 3}, {5, 2, 3, 3}), "shape [5, 2, 3, 3] is not [out, rank, 1, 1]"));
+  CHECK(test::contains(shapes({2, 3, 3, 0}, {5, 2, 1, 1}), "has a kernel without elements"));
+  CHECK(test::contains(shapes({3, 3, 3, 3}, {5, 2, 1, 1}), "have different ranks"));
+  CHECK(test::contains(shapes({4, 3, 3, 3}, {5, 2, 1, 1}), "has 2 times the rank of"));
   CHECK(test::contains(shapes({2}, {5, 2}), "shape [2] is not that of a matrix"));
   CHECK(test::contains(shapes({2, 3}, {5, 4}), "have different ranks"));
   CHECK(test::contains(shapes({0, 3}, {5, 0}), "has rank 0"));

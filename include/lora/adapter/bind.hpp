@@ -103,6 +103,13 @@ float_view<R> as_factor(const any_view& v, const char* which, const adapter& sou
   }
 }
 
+/** The kernels of a convolution: [2, 6] and [3, 4] make the same matrix of different patches. A product is a kernel of [1, 1]. */
+inline void check_kernel(const adapter& source, const adapted_module& given, const module_contract& m) {
+  if (given.kernel[0] != m.kernel[0] || given.kernel[1] != m.kernel[1])
+    raise_bind(source, given.name,
+               text() << "its kernel is " << shape_text{given.kernel, 2} << " but the base's is " << shape_text{m.kernel, 2});
+}
+
 inline void check_finite(const float_view<2>& factor, const char* which, const adapter& source, const std::string& module) {
   factor.visit([&](const auto& v) {
     for (index_t i = 0; i < v.extent(0); ++i)
@@ -183,8 +190,9 @@ inline void check_rows(const adapter& source, const adapted_module& given, const
 }  // namespace detail
 
 /**
- * Checks every module of `source` against `model`: the name exists and comes once, both mean an embedding or neither, A is [rank, in], B is
- * [out, rank], biases and magnitudes are [out], trained token rows are [n, width] with n different indices inside the table, the dtypes can be
+ * Checks every module of `source` against `model`: the name exists and comes once, both mean an embedding or neither, kernels agree, A is
+ * [rank, in], B is [out, rank], biases and magnitudes are [out], trained token rows are [n, width] with n different indices inside the table, the
+ * dtypes can be
  * computed with, the scale is finite, each tensor lies inside the region that the adapter owns (if it says one), and the adapter was
  * trained on this base (if both say which). Nothing is left out: a module that does not fit refuses the whole adapter.
  *
@@ -235,6 +243,7 @@ inline bound_adapter bind(const adapter& source, const model_contract& model, co
       detail::raise_bind(source, name,
                          text() << "lora_A " << detail::shape_of(a) << " and lora_B " << detail::shape_of(b) << " do not fit the weight "
                                 << detail::shape_text{w_shape, 2});
+    detail::check_kernel(source, given, m);
     if (a.extent(0) == 0) detail::raise_bind(source, name, text() << "has rank 0");
     if (!std::isfinite(weights.scale)) detail::raise_bind(source, name, text() << "the scale is not finite");
     if (finite) {

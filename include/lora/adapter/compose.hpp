@@ -37,7 +37,7 @@ struct composed_piece {
 struct composed_module {
   std::string_view name;
   std::vector<composed_piece> pieces;
-  module_kind kind = module_kind::linear;
+  const adapted_module* first = nullptr;  // whose kind and kernel all others have
 };
 
 /** The memory of the new factors, and what keeps the views alive that were taken over. */
@@ -66,13 +66,16 @@ inline void check_composed(const adapter& source, const adapted_module& m, const
                        << "A " << shape_text{a.shape(), 2} << " and B " << shape_text{b.shape(), 2} << " have different ranks");
   if (into.pieces.empty()) return;
   const composed_piece& first = into.pieces.front();
-  if (into.kind != m.kind)
-    raise<value_error>(about_composed(source, m.name) << "is an embedding in one adapter and none in " << quote(first.source->source));
+  if (into.first->kind != m.kind)
+    raise<value_error>(about_composed(source, m.name) << "is another kind of module than in " << quote(first.source->source));
   if (first.source == &source && first.weights != &m.weights) raise<value_error>(about_composed(source, m.name) << "is adapted twice");
   if (first.weights->a.extent(1) != a.extent(1) || first.weights->b.extent(0) != b.extent(0))
     raise<shape_error>(about_composed(source, m.name) << "A " << shape_text{a.shape(), 2} << " and B " << shape_text{b.shape(), 2}
                                                       << " do not fit A " << shape_text{first.weights->a.shape(), 2} << " and B "
                                                       << shape_text{first.weights->b.shape(), 2} << " of " << quote(first.source->source));
+  if (m.kernel[0] != into.first->kernel[0] || m.kernel[1] != into.first->kernel[1])
+    raise<shape_error>(about_composed(source, m.name) << "its kernel is " << shape_text{m.kernel, 2} << " but that of "
+                                                      << quote(first.source->source) << " is " << shape_text{into.first->kernel, 2});
 }
 
 /** `from` times `ratio`, each element rounded once, into rows `stride` apart. */
@@ -167,9 +170,9 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
                                    << "has a bias, a magnitude of DoRA or something replaced; only sums of plain s B A can be composed");
       if (factor == 0.0f) continue;
       detail::composed_module& to = module_of(m.name);
-      if (to.pieces.empty()) to.kind = m.kind;
       detail::check_composed(*part.source, m, to);
       to.pieces.push_back({part.source, &m.weights, factor});
+      if (to.first == nullptr) to.first = &m;
     }
     memory->owners.push_back(part.source->owner);
   }
@@ -186,7 +189,8 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
     out.modules.push_back(
         {std::string(m.name),
          {detail::concatenated(m.pieces, ratios, false, *memory), detail::concatenated(m.pieces, ratios, true, *memory), scale},
-         m.kind});
+         m.first->kind,
+         {m.first->kernel[0], m.first->kernel[1]}});
   }
   out.owner = std::move(memory);
   return out;

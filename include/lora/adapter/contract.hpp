@@ -41,7 +41,8 @@ struct module_contract {
   module_kind kind = module_kind::linear;
   index_t kernel[2] = {1, 1};  ///< height and width, of conv2d
   std::string tensor{};        ///< that holds the weight, when it is not `<name>.weight`: a tied lm_head, a fused projection
-  index_t first_row = 0;       ///< of the tensor, when the module is a part of a fused one
+  index_t first_row = 0;       ///< of the whole matrix [rows, in], when the module is a part of a fused one
+  index_t matrix = 0;          ///< of a tensor with three axes, which holds one for each expert
 };
 
 /** The name of the tensor that holds the weight, in the base's file. Modules of one tensor are tied. @throws std::bad_alloc. */
@@ -55,7 +56,7 @@ class model_contract {
   std::size_t add(std::string name, index_t out, index_t in, weight_layout layout = weight_layout::out_in) {
     return add(module_contract{std::move(name), out, in, layout});
   }
-  /** As above, for one that is more than a linear layer with a tensor of its own. */
+  /** The same with all that can be said of a module: what kind it is, and which tensor holds it. */
   std::size_t add(module_contract m) {
     if (m.out < 0 || m.in < 0)
       detail::raise<shape_error>(detail::text() << "module " << detail::quote(m.name) << ": extents must not be negative");

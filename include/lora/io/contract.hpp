@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// contract_of: the linear modules of a base model, read off the names and shapes in its safetensors file. The file cannot say which of
-// its matrices belong to a linear layer: every two-dimensional tensor `<name>.weight` is taken for one, but for embeddings that an adapter adapts.
+// contract_of: the linear modules and convolutions of a base model, read off the names and shapes in its safetensors file. The file cannot
+// say which of its matrices belong to a linear layer: every two-dimensional tensor `<name>.weight` is taken for one, but for embeddings that an
+// adapter adapts.
 //
 //   auto base = lora::io::safetensors::open("base.safetensors");
 //   lora::model_contract model = lora::io::contract_of(base);
@@ -13,26 +14,23 @@
 
 #include <lora/adapter/adapter.hpp>
 #include <lora/adapter/contract.hpp>
+#include <lora/io/detail/base_matrix.hpp>
 #include <lora/io/safetensors.hpp>
 #include <lora/nd/float_view.hpp>
 
 namespace lora::inline v0::io {
 
 /**
- * A module `<name>` [out, in] for each two-dimensional tensor `<name>.weight`, of whatever dtype, in the order of file.tensors().
- * Other tensors (biases, norms, convolutions) are left out. Models that store weights as [in, out] (GPT-2) get
+ * A module `<name>` [out, in] for each two-dimensional tensor `<name>.weight`, of whatever dtype, in the order of file.tensors(), and a
+ * conv2d [out, channels x height x width] for each one of four axes. Other tensors (biases, norms, experts) are left out. Models that store weights as [in, out] (GPT-2) get
  * both extents exchanged here: pass an adapter, which tells, or make the contract by hand.
  *
  * @par Cost   One pass over the table; the file's elements are not touched.
  */
 [[nodiscard]] inline model_contract contract_of(const safetensors& file) {
-  constexpr std::string_view suffix = ".weight";
   model_contract contract;
-  for (const safetensors::tensor& t : file.tensors()) {
-    const std::string_view name = t.name();
-    if (t.rank() != 2 || name.size() <= suffix.size() || !name.ends_with(suffix)) continue;
-    contract.add(std::string(name.substr(0, name.size() - suffix.size())), t.shape()[0], t.shape()[1]);
-  }
+  for (const safetensors::tensor& t : file.tensors())
+    if (auto m = detail::module_of_tensor(t.name(), t.shape(), t.rank())) contract.add(*std::move(m));
   return contract;
 }
 
@@ -75,14 +73,15 @@ namespace lora::inline v0::io {
  * As above, with each adapted weight the way round that the adapter's A [rank, in] and B [out, rank] want it. Only for a square W does
  * fan_in_fan_out decide: PEFT writes one flag for the whole file, that of the module it wrapped last, so that GPT-2 with an adapted lm_head says
  * false although c_attn lies as [in, out]. Modules of which the adapter has nothing but a trained bias (norms) are added with in = 0.
+ * Bare parameters that the adapter changes (PEFT's target_parameters) become modules of their own, one for each expert: `<parameter>[7]`.
  *
  * Modules that the adapter adapts as embeddings are of that kind: matrix [width, tokens], layout in_out, whatever the flag says. So is one of
  * which it has nothing but trained token rows, unless `options` says that it is tied to another, as an lm_head is.
  *
  * A W that fits neither way is left as [out, in]: bind() says what does not fit.
  *
- * @throws io_error when the flag cannot be believed for a square W, because a W that is not square lies the other way (make the contract by hand),
- *         or when the file contradicts options.tied.
+ * @throws io_error when the flag cannot be believed for a square W, because a W that is not square lies the other way, when nothing tells how
+ *         square experts lie, or when their number differs (make the contract by hand); or when the file contradicts options.tied.
  */
 [[nodiscard]] inline model_contract contract_of(const safetensors& file, const adapter& source, const contract_options& options = {}) {
   model_contract given;
@@ -103,7 +102,8 @@ namespace lora::inline v0::io {
   const std::string* square = nullptr;
   for (std::size_t i = 0; i < given.size(); ++i) {
     const std::size_t at = plain.find(given[i].name);
-    if (at == model_contract::not_found || given[i].in == 0) continue;  // embeddings, too, say nothing of the flag
+    // Embeddings, too, say nothing of the flag.
+    if (at == model_contract::not_found || given[i].in == 0 || plain[at].kind != module_kind::linear) continue;
     if (plain[at].out == plain[at].in)
       square = &plain[at].name;
     else if ((plain[at].out == given[i].in && plain[at].in == given[i].out) != source.fan_in_fan_out)
@@ -116,8 +116,8 @@ namespace lora::inline v0::io {
                                            << detail::quote(*square) << " lies cannot be told, so the contract must be made by hand");
   model_contract contract;
   for (std::size_t i = 0; i < plain.size(); ++i) {
-    const module_contract& m = plain[i];
-    const std::size_t at = given.find(m.name);
+    module_contract m = plain[i];
+    const std::size_t at = m.kind == module_kind::linear ? given.find(m.name) : model_contract::not_found;
     if (at != model_contract::not_found && given[at].kind == module_kind::embedding) {
       contract.add({m.name, m.in, m.out, weight_layout::in_out, module_kind::embedding});
       continue;
@@ -127,11 +127,13 @@ namespace lora::inline v0::io {
       turned = m.out == m.in ? source.fan_in_fan_out : m.out == given[at].in && m.in == given[at].out;
     else if (at != model_contract::not_found)  // only a bias: its length tells
       turned = m.out == m.in ? source.fan_in_fan_out : m.in == given[at].out && m.out != given[at].out;
-    if (turned)
-      contract.add(m.name, m.in, m.out, weight_layout::in_out);
-    else
-      contract.add(m.name, m.out, m.in);
+    if (turned) {
+      std::swap(m.out, m.in);
+      m.layout = weight_layout::in_out;
+    }
+    contract.add(std::move(m));
   }
+  detail::add_parameters(contract, file, source);
   for (std::size_t i = 0; i < given.size(); ++i) {
     if (given[i].in != 0 || given[i].kind == module_kind::embedding || plain.find(given[i].name) != model_contract::not_found) continue;
     const safetensors::tensor* const bias = file.find(given[i].name + ".bias");
@@ -142,24 +144,23 @@ namespace lora::inline v0::io {
 }
 
 /**
- * The weight of each module, by index, as [out, in] where it lies: what adapter_set needs for DoRA, and forward() for a product. Empty views
- * where the file has no two-dimensional tensor of that name, or one of another dtype than f32, f16 and bf16.
+ * The weight of each module, by index, as [out, in] where it lies: what adapter_set needs for DoRA, and forward() for a product. A convolution
+ * is its matrix, an expert or a part of a fused module its place in the tensor. Empty views where the file has no tensor of that name with the
+ * module's axes, or one of another dtype than f32, f16 and bf16.
+ *
+ * @throws shape_error when an expert, or the rows of a part, do not lie in their tensor.
  */
 [[nodiscard]] inline std::vector<float_view<2>> weights_of(const safetensors& file, const model_contract& model) {
   std::vector<float_view<2>> weights(model.size());
   for (std::size_t i = 0; i < model.size(); ++i) {
-    const safetensors::tensor* const t = file.find(weight_name(model[i]));
-    if (t == nullptr || t->rank() != 2) continue;
-    const auto use = [&](const auto& v) {
-      if (model[i].layout == weight_layout::in_out)
-        weights[i] = v.transpose();
-      else
-        weights[i] = v;
-    };
-    const any_view v = t->view();
-    if (v.type() == dtype::f32) use(v.as<const float, 2>());
-    if (v.type() == dtype::f16) use(v.as<const float16, 2>());
-    if (v.type() == dtype::bf16) use(v.as<const bfloat16, 2>());
+    const std::string name = weight_name(model[i]);
+    const safetensors::tensor* const t = file.find(name);
+    if (t == nullptr || (t->type() != dtype::f32 && t->type() != dtype::f16 && t->type() != dtype::bf16)) continue;
+    const any_view v = detail::matrix_in(t->view(), model[i], name);
+    if (v.rank() != 2) continue;
+    if (v.type() == dtype::f32) weights[i] = v.as<const float, 2>();
+    if (v.type() == dtype::f16) weights[i] = v.as<const float16, 2>();
+    if (v.type() == dtype::bf16) weights[i] = v.as<const bfloat16, 2>();
   }
   return weights;
 }

@@ -15,8 +15,8 @@
 #ifndef LORA_IO_DIFFUSERS_HPP
 #define LORA_IO_DIFFUSERS_HPP
 
+#include <lora/io/detail/conv_factors.hpp>
 #include <lora/io/detail/diffusers_config.hpp>
-#include <lora/io/detail/factors.hpp>
 #include <lora/io/peft.hpp>
 
 #include <set>
@@ -120,7 +120,7 @@ inline void assemble_diffusers(io::diffusers_adapter& out, const io::safetensors
   std::vector<diffusers_entry> entries;
   std::set<std::string> skipped;
   for (const io::safetensors::tensor& t : file.tensors()) {
-    diffusers_entry e{parse_diffusers_name(t.name()), {t.name(), as_matrix(t.view()), t.offset()}};
+    diffusers_entry e{parse_diffusers_name(t.name()), {t.name(), t.view(), t.offset()}};
     if (!options.component.empty() && e.name.component != options.component && e.name.role != diffusers_role::none) {
       skipped.insert(std::move(e.name.component));
       continue;
@@ -157,7 +157,8 @@ inline void assemble_diffusers(io::diffusers_adapter& out, const io::safetensors
       continue;
     }
     if (b == nullptr) refuse_tensor(file.path(), e.tensor, text() << "has no B (lora.up) beside it");
-    const index_t rank = checked_rank(file.path(), e.tensor, b->tensor);
+    const factor_pair pair = checked_pair(file.path(), e.tensor, b->tensor);
+    const index_t rank = pair.a.extent(0);
     const std::string_view inside = std::string_view(module).substr(e.name.component.size() + 1);
     float scale = 1.0f;
     if (const diffusers_entry* const alpha = find(module, diffusers_role::alpha); alpha != nullptr) {
@@ -173,7 +174,7 @@ inline void assemble_diffusers(io::diffusers_adapter& out, const io::safetensors
       scale = checked_scale(file.path(), module, c->alphas->value_for(inside, c->config.alpha, configs.steps), rank,
                             c->config.use_rslora ? scale_rule::alpha_over_sqrt_rank : scale_rule::alpha_over_rank);
     }
-    out.adapter.modules.push_back({options.component.empty() ? module : std::string(inside), {e.tensor.view, b->tensor.view, scale}});
+    out.adapter.modules.push_back(pair.module(options.component.empty() ? module : std::string(inside), scale));
   }
   if (out.adapter.modules.empty()) raise<io_error>(text() << quote(file.path()) << ": the adapter adapts no module");
   for (const auto& c : configs.components) {

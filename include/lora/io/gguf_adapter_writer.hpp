@@ -99,6 +99,7 @@ inline void save_gguf(const std::string& path, const adapter& source, const gguf
   std::vector<std::string_view> names;
   for (const adapted_module& m : source.modules) {
     detail::require_writable("save_gguf", m);
+    detail::require_no_convolution("save_gguf", m);
     if (!detail::is_utf8(m.name) || m.name.find('\0') != std::string::npos || m.name.size() + detail::gguf_a.size() > 63 ||
         m.name == "token_embd")
       detail::raise<value_error>(text() << "save_gguf: module " << detail::quote(m.name)

@@ -9,14 +9,14 @@
 //
 // lora_unet_NAME is the contract's module NAME, or one of the folders that unets stand in within a whole model: unet.NAME,
 // model.diffusion_model.NAME, transformer.NAME; so too for lora_te, lora_te1, lora_te2 and lora_te3. A name that fits no module, or
-// several, is refused. The scale is alpha / rank; without an alpha tensor, or where it is 0, it is 1. A 1x1 convolution counts as the
-// matrix product over pixels that it is. LoHa, LoKr, Tucker cores (lora_mid), DoRA (dora_scale), larger convolutions and whatever else
-// changes the result are refused by name.
+// several, is refused. The scale is alpha / rank; without an alpha tensor, or where it is 0, it is 1. Of a convolution, lora_down is
+// [rank, channels, height, width] and lora_up [out, rank, 1, 1]; see linalg/conv2d.hpp. LoHa, LoKr, Tucker cores (lora_mid), DoRA
+// (dora_scale) and whatever else changes the result are refused by name.
 #ifndef LORA_IO_KOHYA_HPP
 #define LORA_IO_KOHYA_HPP
 
 #include <lora/adapter/contract.hpp>
-#include <lora/io/detail/factors.hpp>
+#include <lora/io/detail/conv_factors.hpp>
 #include <lora/io/safetensors.hpp>
 
 #include <algorithm>
@@ -118,7 +118,7 @@ class underscored_names {
   return "is none of lora_down.weight, lora_up.weight and alpha";
 }
 
-[[nodiscard]] inline file_tensor tensor_of(const io::safetensors::tensor& t) { return {t.name(), as_matrix(t.view()), t.offset()}; }
+[[nodiscard]] inline file_tensor tensor_of(const io::safetensors::tensor& t) { return {t.name(), t.view(), t.offset()}; }
 
 inline void assemble_kohya(io::kohya_adapter& out, const io::safetensors& file, const model_contract& model,
                            const io::kohya_options& options) {
@@ -150,12 +150,12 @@ inline void assemble_kohya(io::kohya_adapter& out, const io::safetensors& file, 
     const io::safetensors::tensor* const up = partner(module, ".lora_up.weight");
     if (up == nullptr) refuse_tensor(file.path(), t, text() << "has no lora_up beside it");
     const file_tensor b = tensor_of(*up);
-    const index_t rank = checked_rank(file.path(), t, b);
+    const factor_pair pair = checked_pair(file.path(), t, b);
     const std::string& name = names.find(file.path(), t, *c, module.substr(c->name.size() + 1));
     const io::safetensors::tensor* const alpha = partner(module, ".alpha");
     const double value = alpha == nullptr ? 0.0 : scalar_of(file.path(), tensor_of(*alpha));
-    const float scale = value == 0.0 ? 1.0f : checked_scale(file.path(), name, value, rank);
-    out.adapter.modules.push_back({name, {t.view, b.view, scale}});
+    const float scale = value == 0.0 ? 1.0f : checked_scale(file.path(), name, value, pair.a.extent(0));
+    out.adapter.modules.push_back(pair.module(name, scale));
   }
   if (out.adapter.modules.empty()) raise<io_error>(text() << quote(file.path()) << ": the adapter adapts no module");
 }

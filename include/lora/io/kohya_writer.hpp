@@ -55,8 +55,8 @@ inline void save_kohya(const std::string& path, const adapter& source, const koh
       detail::raise<value_error>(text() << "save_kohya: module " << detail::quote(m.name) << ": " << detail::quote(component)
                                         << " is not lora_unet, lora_te, lora_te1, lora_te2 or lora_te3");
     keys.push_back(key);
-    tensors.push_back({key + ".lora_down.weight", m.weights.a});
-    tensors.push_back({key + ".lora_up.weight", m.weights.b});
+    tensors.push_back({key + ".lora_down.weight", detail::file_a(m)});
+    tensors.push_back({key + ".lora_up.weight", detail::file_b(m)});
     tensors.push_back({key + ".alpha", any_view(&alphas[i], dtype::f32, nullptr, 0)});
   }
   std::sort(keys.begin(), keys.end());

@@ -15,7 +15,9 @@
 
 #include <lora/adapter/adapter.hpp>
 #include <lora/io/contract.hpp>
+#include <lora/io/detail/conv_factors.hpp>
 #include <lora/io/detail/peft_embedding.hpp>
+#include <lora/io/detail/peft_experts.hpp>
 #include <lora/io/pattern.hpp>
 #include <lora/io/peft_config.hpp>
 #include <lora/io/safetensors.hpp>
@@ -29,6 +31,11 @@ struct peft_options {
   bool prefault = false;  ///< read the tensors from disk now instead of when they are first used
   /** Where A and B will be. An adapter of 4 MiB and more may gain from huge pages; a copy is also safe from writers that truncate the file. */
   io::placement placement = io::placement::mapping;
+  /**
+   * Of a module with several adapted parameters (target_parameters): their names in the order in which the model's class registers them, which
+   * the file does not say. transformers' gate_up_proj before down_proj is known.
+   */
+  std::vector<std::string> parameter_order{};
 };
 
 /** What was accepted silently and might deserve a look. */
@@ -61,12 +68,12 @@ class peft_patterns {
  public:
   using entries = std::vector<io::peft_config::pattern_value<Value>>;
 
-  peft_patterns(const entries& all, const char* field, const std::string& file)
-      : all_(all), field_(field), file_(file), used_(all.size(), false) {
-    programs_.resize(all.size());
+  peft_patterns(const entries& patterns, const char* field, const std::string& file)
+      : all_(patterns), field_(field), file_(file), used_(patterns.size(), false) {
+    programs_.resize(patterns.size());
     std::size_t states = 0;
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      if (const pattern_failure f = pattern_compiler(all[i].key).compile(programs_[i], true))
+    for (std::size_t i = 0; i < patterns.size(); ++i) {
+      if (const pattern_failure f = pattern_compiler(patterns[i].key).compile(programs_[i], true))
         raise<io_error>(about(i) << f.sentence << " (position " << f.position << ")");
       // Short keys can expand to long programs: 4 million states are some 200 MB. 50,000 plain module names need 3 million.
       states += programs_[i].code.size() + 16;
@@ -240,7 +247,8 @@ inline any_view peft_vector(const io::safetensors& file, std::string_view module
 }
 
 /** Pairs the tensors of `file` and gives each pair its rank and scale by out.config: load_peft without the disk. */
-inline void assemble_peft(io::peft_adapter& out, const io::safetensors& file, const std::string& config_path) {
+inline void assemble_peft(io::peft_adapter& out, const io::safetensors& file, const std::string& config_path,
+                          const std::vector<std::string>& parameter_order = {}) {
   peft_patterns<index_t> ranks(out.config.rank_pattern, "rank_pattern", config_path);
   peft_patterns<double> alphas(out.config.alpha_pattern, "alpha_pattern", config_path);
   const scale_rule rule = out.config.use_rslora ? scale_rule::alpha_over_sqrt_rank : scale_rule::alpha_over_rank;
@@ -249,12 +257,13 @@ inline void assemble_peft(io::peft_adapter& out, const io::safetensors& file, co
     const index_t rank = ranks.value_for(module, out.config.rank, steps);
     const double alpha = alphas.value_for(module, out.config.alpha, steps);
     if (a.shape()[0] != rank)
-      raise<io_error>(about_tensor(file.path(), a.name()) << "shape " << shape_text{a.shape(), 2} << " has rank " << a.shape()[0]
+      raise<io_error>(about_tensor(file.path(), a.name()) << "shape " << shape_text{a.shape(), a.rank()} << " has rank " << a.shape()[0]
                                                           << ", but r and rank_pattern of adapter_config.json say " << rank);
     if (!(std::abs(alpha) <= static_cast<double>(FLT_MAX)))
       raise<io_error>(text() << quote(config_path) << ": the alpha of module " << quote(module) << " does not fit a float");
     return scale_for(alpha, rank, rule);
   };
+  peft_parameters parameters(file, out.config, parameter_order);
 
   for (const io::safetensors::tensor& a : file.tensors()) {
     const std::string_view module = peft_module(a.name(), peft_a);
@@ -269,22 +278,31 @@ inline void assemble_peft(io::peft_adapter& out, const io::safetensors& file, co
     const std::string partner = std::string(peft_prefix).append(module).append(peft_b);
     const io::safetensors::tensor* const b = file.find(partner);
     if (b == nullptr) raise<io_error>(about_tensor(file.path(), a.name()) << "has no lora_B beside it");
-    require_matrix(file, a);
-    require_matrix(file, *b);
+    const bool convolution = is_convolution(a.rank());
+    if (!convolution) {
+      require_matrix(file, a);
+      require_matrix(file, *b);
+    }
+    if (parameters.append(out.adapter, a, *b, module, ranks, alphas, rule, steps)) continue;
+    const factor_pair pair = convolution ? checked_pair(file.path(), {a.name(), a.view(), a.offset()}, {b->name(), b->view(), b->offset()})
+                                         : factor_pair{a.view(), b->view()};
 
     if (a.shape()[0] != b->shape()[1])
       raise<io_error>(about_tensor(file.path(), a.name()) << "shape " << shape_text{a.shape(), 2} << " [rank, in] and its lora_B "
                                                           << shape_text{b->shape(), 2} << " [out, rank] have different ranks");
-    low_rank weights{a.view(), b->view(), scale_of(module, a)};
+    adapted_module m = pair.module(std::string(module), scale_of(module, a));
+    low_rank& weights = m.weights;
     if (out.config.lora_bias) weights.bias = peft_vector(file, module, peft_b_bias, b->shape()[0]);
-    if (out.config.use_dora) weights.magnitude = peft_vector(file, module, peft_magnitude, b->shape()[0]);
+    if (out.config.use_dora)
+      weights.magnitude = convolution ? conv_magnitude(file, std::string(peft_prefix).append(module).append(peft_magnitude), b->shape()[0])
+                                      : peft_vector(file, module, peft_magnitude, b->shape()[0]);
     if (out.config.trains_bias) weights.trained_bias = peft_vector(file, module, peft_wrapped_bias, b->shape()[0]);
     if (out.config.lora_bias && weights.bias.size() == 0)
       raise<io_error>(about_tensor(file.path(), b->name()) << "has no bias beside it, but lora_bias of adapter_config.json is true");
     if (out.config.use_dora && weights.magnitude.size() == 0)
       raise<io_error>(about_tensor(file.path(), a.name())
                       << "has no lora_magnitude_vector beside it, but use_dora of adapter_config.json is true");
-    out.adapter.modules.push_back({std::string(module), weights});
+    out.adapter.modules.push_back(std::move(m));
   }
   assemble_peft_embeddings(
       out.adapter, file, out.config, config_path, peft_prefix, peft_magnitude, peft_module, scale_of,
@@ -307,7 +325,9 @@ namespace lora::inline v0::io {
  * Loads the adapter of a directory.
  *
  * Names are base_model.model.<module>.lora_A.weight [rank, in] and .lora_B.weight [out, rank], of embeddings lora_embedding_A [rank, tokens]
- * and lora_embedding_B [width, rank], of dtype f32, f16 or bf16, carried as they are. The rank is read from the tensors and must be the one of r and rank_pattern. The scale is alpha / rank, or alpha / sqrt(rank) with
+ * and lora_embedding_B [width, rank], of dtype f32, f16 or bf16, carried as they are; of a convolution, lora_A [rank, channels, height, width] and
+ * lora_B [out, rank, 1, 1], carried as the matrices that they are. A parameter of experts (target_parameters) becomes a module `<parameter>[e]`
+ * for each of them, its factors views of the file's. The rank is read from the tensors and must be the one of r and rank_pattern. The scale is alpha / rank, or alpha / sqrt(rank) with
  * use_rslora, of the module's own alpha and rank.
  *
  * @throws io_error with one sentence that names the file and the field, key or tensor. Nothing is loaded then.
@@ -333,7 +353,7 @@ namespace lora::inline v0::io {
   if (copied) mapping->prefault();
   const safetensors file = safetensors::parse(mapping->bytes(), model_path, mapping, {.placement = options.placement});
 
-  detail::assemble_peft(out, file, config_path);
+  detail::assemble_peft(out, file, config_path, options.parameter_order);
   if (options.prefault && !copied) mapping->prefault();
 
   out.bytes_copied = file.bytes_copied();

@@ -45,7 +45,8 @@ struct peft_config {
   std::string task_type;
   std::string revision;
   std::string peft_version;
-  std::vector<std::string> unknown_fields;  ///< outside PEFT 0.21.2, accepted as meaningless
+  std::vector<std::string> target_parameters;  ///< parameters that are adapted themselves: experts
+  std::vector<std::string> unknown_fields;     ///< outside PEFT 0.21.2, accepted as meaningless
 
   /**
    * @param bytes  the JSON text, at most 16 MiB
@@ -114,7 +115,7 @@ inline constexpr peft_field peft_fields[] = {
     {"revision", peft_rule::used, ""},
     {"runtime_config", peft_rule::harmless, ""},  // PEFT deletes it on load
     {"target_modules", peft_rule::harmless, ""},
-    {"target_parameters", peft_rule::list, "adapters of bare parameters (experts) are not supported"},
+    {"target_parameters", peft_rule::used, ""},
     {"task_type", peft_rule::used, ""},
     {"trainable_token_indices", peft_rule::used, ""},
     {"use_bdlora", peft_rule::absent, "block-diagonal factors are not supported"},
@@ -155,9 +156,11 @@ class peft_config_reader final : public json_events {
     if (depth_ == 1) {
       empty_ = true;
       if (is_pattern() && !object) refuse_field("is an array, not an object of patterns");
+      if (name_ == "target_parameters" && object) refuse_field("is an object, not an array of strings");
     } else {
       empty_ = false;
       if (depth_ == 2 && is_pattern()) refuse_pattern("is not a number");
+      if (name_ == "target_parameters") refuse_field("holds more than strings");
     }
     ++depth_;
   }
@@ -228,6 +231,10 @@ class peft_config_reader final : public json_events {
     if (depth_ > 1 && is_tokens()) {
       if (const char* wrong = tokens_.scalar(depth_, v.what == kind::natural, v.natural)) refuse_field(wrong);
     }
+    if (depth_ == 2 && name_ == "target_parameters") {
+      if (v.what != kind::string) refuse_field("holds more than strings");
+      out_.target_parameters.push_back(std::move(*string_));
+    }
   }
 
   void pattern_value(const value& v) {
@@ -294,6 +301,8 @@ class peft_config_reader final : public json_events {
         refuse_field("is none of null, \"none\", \"all\" and \"lora_only\"");
     } else if (name_ == "peft_type") {
       if (v.what != kind::string || *string_ != "LORA") refuse_field("is not \"LORA\", the only type that is supported");
+    } else if (name_ == "target_parameters") {
+      if (v.what != kind::null && v.what != kind::empty && v.what != kind::filled) refuse_field("is not an array of strings");
     } else if (is_pattern()) {
       if (v.what != kind::null) refuse_field("is not an object of patterns");
     } else if (is_tokens()) {

@@ -9,7 +9,7 @@
 #ifndef LORA_IO_PEFT_WRITER_HPP
 #define LORA_IO_PEFT_WRITER_HPP
 
-#include <lora/io/detail/factors.hpp>
+#include <lora/io/detail/conv_factors.hpp>
 #include <lora/io/safetensors_writer.hpp>
 
 namespace lora::inline v0::io {
@@ -93,8 +93,8 @@ inline void save_peft(const std::string& directory, const adapter& source, const
   std::vector<named_view> tensors;
   for (const adapted_module& m : source.modules) {
     detail::require_writable("save_peft", m);
-    tensors.push_back({"base_model.model." + m.name + ".lora_A.weight", m.weights.a});
-    tensors.push_back({"base_model.model." + m.name + ".lora_B.weight", m.weights.b});
+    tensors.push_back({"base_model.model." + m.name + ".lora_A.weight", detail::file_a(m)});
+    tensors.push_back({"base_model.model." + m.name + ".lora_B.weight", detail::file_b(m)});
   }
   for (const std::string* s : {&options.base_model_name_or_path, &options.task_type})
     if (!detail::is_utf8(*s)) detail::raise<value_error>(detail::text() << "save_peft: " << detail::quote(*s) << " is not UTF-8");

@@ -237,14 +237,12 @@ class sharded {
   std::vector<std::size_t> by_name_;  // indices into tensors_
 };
 
-/** As contract_of a single file: a module for each two-dimensional tensor `<name>.weight`. */
+/** As contract_of a single file: a module for each tensor `<name>.weight` of two axes, or of four. */
 [[nodiscard]] inline model_contract contract_of(const sharded& model) {
-  constexpr std::string_view suffix = ".weight";
   model_contract contract;
   for (std::size_t i = 0; i < model.size(); ++i) {
     const safetensors::tensor& t = model.tensor(i);
-    if (t.rank() != 2 || t.name().size() <= suffix.size() || !t.name().ends_with(suffix)) continue;
-    contract.add(std::string(t.name().substr(0, t.name().size() - suffix.size())), t.shape()[0], t.shape()[1]);
+    if (auto m = detail::module_of_tensor(t.name(), t.shape(), t.rank())) contract.add(*std::move(m));
   }
   return contract;
 }

@@ -28,18 +28,10 @@ struct file_tensor {
   refuse_at(m, t.offset);
 }
 
-/** A 1x1 convolution's weight [o, i, 1, 1] is the matrix [o, i] of a product over the pixels; everything else stays as it is. */
-[[nodiscard]] inline any_view as_matrix(const any_view& v) {
-  if (v.rank() == 4 && v.extent(2) == 1 && v.extent(3) == 1 && v.is_contiguous()) return any_view(v.data(), v.type(), v.shape(), 2);
-  return v;
-}
-
 inline void require_factor(std::string_view file, const file_tensor& t) {
   if (t.view.type() != dtype::f32 && t.view.type() != dtype::f16 && t.view.type() != dtype::bf16)
     refuse_tensor(file, t, text() << "dtype " << name_of(t.view.type()) << " is not one of f32, f16 and bf16");
   const shape_text shape{t.view.shape(), t.view.rank()};
-  if (t.view.rank() == 4 || t.view.rank() == 3)
-    refuse_tensor(file, t, text() << "shape " << shape << " is that of a convolution; of these only 1x1 ones are supported");
   if (t.view.rank() != 2) refuse_tensor(file, t, text() << "shape " << shape << " is not that of a matrix");
 }
 
@@ -110,6 +102,13 @@ inline void require_writable(const char* operation, const adapted_module& m) {
                                                       : "a trained bias")
                   << ", which is not written in this format");
   if (m.name.empty()) refuse(text() << "it has no name");
+  if (m.name.ends_with(']')) refuse(text() << "it is one of the experts of a parameter, which are not written");
+}
+
+/** For formats that hold matrices only. */
+inline void require_no_convolution(const char* operation, const adapted_module& m) {
+  if (m.kind == module_kind::conv2d)
+    raise<value_error>(text() << operation << ": module " << quote(m.name) << ": it is a convolution, which is not written in this format");
 }
 
 inline void require_modules(const char* operation, const adapter& source) {
