@@ -292,20 +292,26 @@ TEST_CASE("io/peft: every field that changes the result is refused by name when 
       {"bias", "true", "is none of null, \"none\", \"all\""},
       {"lora_bias", "\"true\"", "is not a boolean"},
       {"fan_in_fan_out", "[]", "is not a boolean"},
-      {"modules_to_save", "[\"head\"]", "is set: whole modules replaced by trained ones are not supported"},
+      {"modules_to_save", "\"head\"", "is not an array of names"},
+      {"modules_to_save", "true", "is not an array of names"},
+      {"modules_to_save", "{\"head\":1}", "is an object, not an array of names"},
+      {"modules_to_save", "[\"head\",1]", "holds something that is not a name"},
+      {"modules_to_save", "[[\"head\"]]", "holds something that is not a name"},
+      {"modules_to_save", "[null]", "holds something that is not a name"},
       {"layer_replication", "[[0,4],[2,5]]", "is set: it changes which layers the model has"},
       {"target_parameters", "[\"experts\"]", "is set: adapters of bare parameters (experts) are not supported"},
       {"trainable_token_indices", "[1]", "is set: trained embedding rows are not supported"},
       {"trainable_token_indices", "{\"embed\":[1]}", "is set: trained embedding rows"},
       {"init_lora_weights", "\"pissa\"",
-       "is 'pissa': only true, false, \"gaussian\" and \"orthogonal\" are supported; others can rewrite the base weights"},
+       "is 'pissa': only true, false, \"gaussian\", \"orthogonal\", \"eva\" and \"mica\" leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and "
+       "LoRA-GA take the adapter out of the base's weights, so that it needs a base of its own: save it with PEFT's "
+       "path_initial_model_for_weight_conversion"},
       {"init_lora_weights", "\"pissa_niter_16\"", "is 'pissa_niter_16': only true"},
       {"init_lora_weights", "\"olora\"", "is 'olora': only true"},
       {"init_lora_weights", "\"corda\"", "is 'corda': only true"},
       {"init_lora_weights", "\"loftq\"", "is 'loftq': only true"},
-      {"init_lora_weights", "\"eva\"", "is 'eva': only true"},
       {"init_lora_weights", "\"lora_ga\"", "is 'lora_ga': only true"},
-      {"init_lora_weights", "\"mica\"", "is 'mica': only true"},
+      {"init_lora_weights", "\"new\"", "is 'new': only true"},
       {"init_lora_weights", "1", "is set: only true"},
       {"use_qalora", "true", "is true: QALoRA pools the input before A"},
       {"alora_invocation_tokens", "[1,2]", "is set: activated LoRA applies the adapter to some rows only"},
@@ -352,7 +358,7 @@ TEST_CASE("io/peft: fields that switch nothing on are accepted; unknown ones are
   CHECK(c.revision.empty());
   CHECK(c.peft_version == "0.21.2");
   CHECK(c.unknown_fields == std::vector<std::string>{"merge_weights", "enable_lora", "note", "empty", "none"});
-  for (const char* init : {"true", "false", "null", "\"gaussian\"", "\"orthogonal\""})
+  for (const char* init : {"true", "false", "null", "\"gaussian\"", "\"orthogonal\"", "\"eva\"", "\"mica\""})
     CHECK(config_refused(config(std::string("\"init_lora_weights\":") + init)) == "");
   CHECK(adapter_folder(config(R"("note":"by hand")"), pairs({"m"})).load().report.unknown_fields == std::vector<std::string>{"note"});
 }
@@ -383,13 +389,16 @@ TEST_CASE("io/peft: every tensor that is not a lora_A or lora_B weight is refuse
   CHECK(with(prefix + "m.lora_diag") == file + prefix + "m.lora_diag': is a diagonal of KaSA, which is not supported");
   CHECK(with(prefix + "e.token_adapter.trainable_tokens_delta") ==
         file + prefix + "e.token_adapter.trainable_tokens_delta': holds trained embedding rows, which are not supported");
-  CHECK(with(prefix + "m.base_layer.weight") ==
-        file + prefix + "m.base_layer.weight': is a copy of a base tensor; saved bases are not supported");
+  CHECK(with(prefix + "n.base_layer.weight") ==
+        file + prefix + "n.base_layer.weight': is a copy of a base tensor of a module that has no lora_A");
+  CHECK(with(prefix + "m.weight") == file + prefix + "m.weight': is not a lora_A or lora_B weight, and modules_to_save does not name its module");
   CHECK(with(prefix + "m.base_layer.bias") ==
         file + prefix + "m.base_layer.bias': is a trained bias, but bias of adapter_config.json is \"none\"");
   CHECK(with(prefix + "m.bias") == file + prefix + "m.bias': is a trained bias, but bias of adapter_config.json is \"none\"");
-  CHECK(with(prefix + "head.weight") ==
-        file + prefix + "head.weight': is not a lora_A or lora_B weight (modules_to_save is not supported)");
+  CHECK(with(prefix + "head.scale") ==
+        file + prefix + "head.scale': is not a lora_A or lora_B weight, and modules_to_save does not name its module");
+  CHECK(with(prefix + "head.original_module.weight") ==
+        file + prefix + "head.original_module.weight': is not a lora_A or lora_B weight, and modules_to_save does not name its module");
   CHECK(with("m.lora_A.weight") == file + "m.lora_A.weight': does not begin with 'base_model.model.', as the names of PEFT do");
   CHECK(with("lora_unet_x.lora_down.weight") ==
         file + "lora_unet_x.lora_down.weight': does not begin with 'base_model.model.', as the names of PEFT do");

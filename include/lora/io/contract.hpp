@@ -15,7 +15,40 @@
 #include <lora/io/safetensors.hpp>
 #include <lora/nd/float_view.hpp>
 
+#include <concepts>
+
+namespace lora::inline v0::detail {
+
+/** The contract with the shapes of the weights that `source` replaces: a vocabulary that was resized is that of the adapter. */
+[[nodiscard]] inline model_contract with_replaced_shapes(model_contract base, const adapter& source) {
+  std::vector<const any_view*> replaced(base.size());
+  bool any = false;
+  for (const adapted_module& m : source.modules) {
+    const std::size_t at = m.weights.weight.rank() == 2 ? base.find(m.name) : model_contract::not_found;
+    if (at == model_contract::not_found) continue;
+    replaced[at] = &m.weights.weight;
+    any = true;
+  }
+  if (!any) return base;
+  model_contract out;
+  for (std::size_t i = 0; i < base.size(); ++i) {
+    const module_contract& m = base[i];
+    out.add(m.name, replaced[i] != nullptr ? replaced[i]->extent(0) : m.out, replaced[i] != nullptr ? replaced[i]->extent(1) : m.in,
+            m.layout);
+  }
+  return out;
+}
+
+}  // namespace lora::inline v0::detail
+
 namespace lora::inline v0::io {
+
+/** The tensors of a base: one file (io::safetensors) or the shards of one (io::sharded). */
+template <class T>
+concept tensor_table = requires(const T& table, std::string_view name) {
+  { *table.tensors().begin() } -> std::convertible_to<const safetensors::tensor&>;
+  { table.find(name) } -> std::same_as<const safetensors::tensor*>;
+};
 
 /**
  * A module `<name>` [out, in] for each two-dimensional tensor `<name>.weight`, of whatever dtype, in the order of file.tensors().
@@ -24,7 +57,8 @@ namespace lora::inline v0::io {
  *
  * @par Cost   One pass over the table; the file's elements are not touched.
  */
-[[nodiscard]] inline model_contract contract_of(const safetensors& file) {
+template <tensor_table Table>
+[[nodiscard]] model_contract contract_of(const Table& file) {
   constexpr std::string_view suffix = ".weight";
   model_contract contract;
   for (const safetensors::tensor& t : file.tensors()) {
@@ -40,11 +74,15 @@ namespace lora::inline v0::io {
  * fan_in_fan_out decide: PEFT writes one flag for the whole file, that of the module it wrapped last, so that GPT-2 with an adapted lm_head says
  * false although c_attn lies as [in, out]. Modules of which the adapter has nothing but a trained bias (norms) are added with in = 0.
  *
+ * Where the adapter replaces W, its shape is that of the replacement: adapters of a base whose vocabulary was resized bring embeddings that have
+ * grown, and PEFT wants the base resized before it loads them.
+ *
  * A W that fits neither way is left as [out, in]: bind() says what does not fit.
  *
  * @throws io_error when the flag cannot be believed for a square W, because a W that is not square lies the other way; make the contract by hand.
  */
-[[nodiscard]] inline model_contract contract_of(const safetensors& file, const adapter& source) {
+template <tensor_table Table>
+[[nodiscard]] model_contract contract_of(const Table& file, const adapter& source) {
   model_contract given;
   for (const adapted_module& m : source.modules) {
     if (given.find(m.name) != model_contract::not_found) continue;  // bind() refuses it
@@ -54,7 +92,7 @@ namespace lora::inline v0::io {
     else if (w.trained_bias.rank() == 1)
       given.add(m.name, w.trained_bias.extent(0), 0);
   }
-  const model_contract plain = contract_of(file);
+  const model_contract plain = detail::with_replaced_shapes(contract_of(file), source);
   const std::string* contradiction = nullptr;
   const std::string* square = nullptr;
   for (std::size_t i = 0; i < given.size(); ++i) {
@@ -94,9 +132,11 @@ namespace lora::inline v0::io {
 
 /**
  * The weight of each module, by index, as [out, in] where it lies: what adapter_set needs for DoRA, and forward() for a product. Empty views
- * where the file has no two-dimensional tensor of that name, or one of another dtype than f32, f16 and bf16.
+ * where the file has no two-dimensional tensor of that name, or one of another dtype than f32, f16 and bf16. A set whose adapters replace
+ * weights gives those that products take: set.weights(weights_of(file, model)).
  */
-[[nodiscard]] inline std::vector<float_view<2>> weights_of(const safetensors& file, const model_contract& model) {
+template <tensor_table Table>
+[[nodiscard]] std::vector<float_view<2>> weights_of(const Table& file, const model_contract& model) {
   std::vector<float_view<2>> weights(model.size());
   for (std::size_t i = 0; i < model.size(); ++i) {
     const safetensors::tensor* const t = file.find(model[i].name + ".weight");

@@ -39,6 +39,7 @@ struct peft_config {
   bool trains_bias = false;                          ///< "bias" is "all" or "lora_only": biases in the file replace the base's
   std::vector<pattern_value<index_t>> rank_pattern;  ///< in the order of the file
   std::vector<pattern_value<double>> alpha_pattern;  ///< in the order of the file
+  std::vector<std::string> modules_to_save;          ///< ends of names of modules that the file replaces whole; empty when null or absent
   std::string base_model_name_or_path;               ///< empty when null or absent, like the next three
   std::string task_type;
   std::string revision;
@@ -66,7 +67,7 @@ enum class peft_rule : std::uint8_t {
   flag,      // null or false
   list,      // null or an empty array or object
   absent,    // null: for PEFT even an empty object switches it on
-  init,      // null, true, false, "gaussian", "orthogonal"
+  init,      // null, true, false, or a name of peft_plain_inits
 };
 
 struct peft_field {
@@ -74,6 +75,9 @@ struct peft_field {
   peft_rule rule;
   const char* why;  // of a refusal
 };
+
+// init_lora_weights of adapters over the base as it is. "eva" and "mica" look at the base or its inputs to begin with, and leave it alone.
+inline constexpr std::string_view peft_plain_inits[] = {"gaussian", "orthogonal", "eva", "mica"};
 
 // All fields of LoraConfig and its bases in PEFT 0.21.2, sorted.
 inline constexpr peft_field peft_fields[] = {
@@ -90,7 +94,10 @@ inline constexpr peft_field peft_fields[] = {
     {"fan_in_fan_out", peft_rule::used, ""},
     {"inference_mode", peft_rule::harmless, ""},
     {"init_lora_weights", peft_rule::init,
-     "only true, false, \"gaussian\" and \"orthogonal\" are supported; others can rewrite the base weights"},
+     "only true, false, \"gaussian\", \"orthogonal\", \"eva\" and \"mica\" leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA "
+     "take "
+     "the adapter out of the base's weights, so that it needs a base of its own: save it with PEFT's "
+     "path_initial_model_for_weight_conversion"},
     {"kasa_config", peft_rule::absent, "KaSA truncates the base weights and adds a diagonal between A and B"},
     {"layer_replication", peft_rule::list, "it changes which layers the model has"},
     {"layers_pattern", peft_rule::harmless, ""},
@@ -102,7 +109,7 @@ inline constexpr peft_field peft_fields[] = {
     {"lora_ga_config", peft_rule::harmless, ""},
     {"megatron_config", peft_rule::absent, "Megatron's parallel layers hold parts of the weights"},
     {"megatron_core", peft_rule::harmless, ""},
-    {"modules_to_save", peft_rule::list, "whole modules replaced by trained ones are not supported"},
+    {"modules_to_save", peft_rule::used, ""},
     {"monteclora_config", peft_rule::absent, "MonteCLoRA samples around the weights"},
     {"peft_type", peft_rule::used, ""},
     {"peft_version", peft_rule::used, ""},
@@ -133,6 +140,11 @@ class peft_config_reader final : public json_events {
   void number(double v, bool) override { scalar({kind::number, v}); }
   void string(std::string& v) override {
     string_ = &v;
+    if (depth_ == 2 && name_ == "modules_to_save") {
+      out_.modules_to_save.push_back(std::move(v));
+      empty_ = false;
+      return;
+    }
     scalar({kind::string});
   }
 
@@ -148,8 +160,10 @@ class peft_config_reader final : public json_events {
     if (depth_ == 1) {
       empty_ = true;
       if (is_pattern() && !object) refuse_field("is an array, not an object of patterns");
+      if (name_ == "modules_to_save" && object) refuse_field("is an object, not an array of names");
     } else {
       empty_ = false;
+      if (depth_ == 2 && name_ == "modules_to_save") refuse_field("holds something that is not a name");
       if (depth_ == 2 && is_pattern()) refuse_pattern("is not a number");
     }
     ++depth_;
@@ -215,6 +229,7 @@ class peft_config_reader final : public json_events {
       field_value(v);
     else
       empty_ = false;
+    if (depth_ == 2 && name_ == "modules_to_save") refuse_field("holds something that is not a name");
     if (depth_ == 2 && is_pattern()) pattern_value(v);
   }
 
@@ -226,6 +241,10 @@ class peft_config_reader final : public json_events {
       refuse_pattern("is not a rank, an integer of at least 1");
     else
       out_.rank_pattern.push_back({std::move(pattern_key_), static_cast<index_t>(v.natural)});
+  }
+
+  [[nodiscard]] static bool is_plain_init(std::string_view name) noexcept {
+    return std::find(std::begin(peft_plain_inits), std::end(peft_plain_inits), name) != std::end(peft_plain_inits);
   }
 
   [[nodiscard]] static bool is_rank(const value& v) noexcept {
@@ -257,7 +276,7 @@ class peft_config_reader final : public json_events {
         if (v.what == kind::null) return;
         break;
       case peft_rule::init:
-        if (off || v.what == kind::yes || (v.what == kind::string && (*string_ == "gaussian" || *string_ == "orthogonal"))) return;
+        if (off || v.what == kind::yes || (v.what == kind::string && is_plain_init(*string_))) return;
         break;
     }
     if (v.what == kind::string)
@@ -282,6 +301,8 @@ class peft_config_reader final : public json_events {
         refuse_field("is none of null, \"none\", \"all\" and \"lora_only\"");
     } else if (name_ == "peft_type") {
       if (v.what != kind::string || *string_ != "LORA") refuse_field("is not \"LORA\", the only type that is supported");
+    } else if (name_ == "modules_to_save") {
+      if (v.what != kind::null && v.what != kind::empty && v.what != kind::filled) refuse_field("is not an array of names");
     } else if (is_pattern()) {
       if (v.what != kind::null) refuse_field("is not an object of patterns");
     } else {

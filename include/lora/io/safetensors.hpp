@@ -27,6 +27,7 @@
 #include <lora/core/bytes.hpp>
 #include <lora/io/detail/safetensors_header.hpp>
 #include <lora/io/mapped_file.hpp>
+#include <lora/io/placement.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -35,12 +36,6 @@
 namespace lora::inline v0::io {
 
 static_assert(std::endian::native == std::endian::little, "lora: the readers of io/ are written for little-endian machines");
-
-/** Where the elements of a file's tensors are once it is open. Which to take, measured: docs/memory.md. */
-enum class placement : unsigned char {
-  mapping,     ///< in the mapped file: nothing is read before it is used, and processes share the pages, which are of 4 KiB
-  huge_pages,  ///< in a copy of this process's own, which asks for pages of 2 MiB; every tensor begins on a cache line
-};
 
 struct open_options {
   io::placement placement = io::placement::mapping;

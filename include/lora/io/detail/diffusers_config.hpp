@@ -43,11 +43,12 @@ class diffusers_configs {
       c->reader.close(true);
       c->reader.finish();
       const io::peft_config& p = c->config;
-      if (const char* field = p.use_dora         ? "use_dora"
-                              : p.lora_bias      ? "lora_bias"
-                              : p.trains_bias    ? "bias"
-                              : p.fan_in_fan_out ? "fan_in_fan_out"
-                                                 : nullptr)
+      if (const char* field = p.use_dora                   ? "use_dora"
+                              : p.lora_bias                ? "lora_bias"
+                              : p.trains_bias              ? "bias"
+                              : !p.modules_to_save.empty() ? "modules_to_save"
+                              : p.fan_in_fan_out           ? "fan_in_fan_out"
+                                                           : nullptr)
         raise<io_error>(text() << quote(c->label) << ": the field " << quote(std::string_view(field))
                                << " is set, which is supported in folders of PEFT only");
       c->ranks = std::make_unique<peft_patterns<index_t>>(c->config.rank_pattern, "rank_pattern", c->label);
