@@ -257,7 +257,7 @@ TEST_CASE("io/peft: what the configuration may not say") {
   CHECK(config_refused(R"({"peft_type":"LORA","lora_alpha":4})") == "'c': the field 'r' is missing (byte 35)");
   CHECK(config_refused(R"({"peft_type":"LORA","r":4})") == "'c': the field 'lora_alpha' is missing (byte 26)");
   CHECK(config_refused(R"({"peft_type":"LOHA"})") ==
-        "'c': the field 'peft_type' is not \"LORA\", the only type that is supported (byte 19)");
+        "'c': the field 'peft_type' is 'LOHA', not \"LORA\", the only type that is supported (byte 19)");
   CHECK(test::contains(config_refused(R"({"peft_type":null})"), "the field 'peft_type' is not \"LORA\""));
   for (const char* bad : {"0", "-2", "2.0", "\"2\"", "null", "true", "[2]", "9223372036854775808"})
     CHECK(test::contains(config_refused(config("", bad)), "'c': the field 'r' is not an integer of at least 1 (byte "));
@@ -303,7 +303,8 @@ TEST_CASE("io/peft: every field that changes the result is refused by name when 
       {"trainable_token_indices", "[1]", "is set: trained embedding rows are not supported"},
       {"trainable_token_indices", "{\"embed\":[1]}", "is set: trained embedding rows"},
       {"init_lora_weights", "\"pissa\"",
-       "is 'pissa': only true, false, \"gaussian\", \"orthogonal\", \"eva\" and \"mica\" leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and "
+       "is 'pissa': only true, false, \"gaussian\", \"orthogonal\", \"eva\" and \"mica\" leave the base as it is; PiSSA, OLoRA, CorDA, "
+       "LoftQ and "
        "LoRA-GA take the adapter out of the base's weights, so that it needs a base of its own: save it with PEFT's "
        "path_initial_model_for_weight_conversion"},
       {"init_lora_weights", "\"pissa_niter_16\"", "is 'pissa_niter_16': only true"},
@@ -391,7 +392,8 @@ TEST_CASE("io/peft: every tensor that is not a lora_A or lora_B weight is refuse
         file + prefix + "e.token_adapter.trainable_tokens_delta': holds trained embedding rows, which are not supported");
   CHECK(with(prefix + "n.base_layer.weight") ==
         file + prefix + "n.base_layer.weight': is a copy of a base tensor of a module that has no lora_A");
-  CHECK(with(prefix + "m.weight") == file + prefix + "m.weight': is not a lora_A or lora_B weight, and modules_to_save does not name its module");
+  CHECK(with(prefix + "m.weight") ==
+        file + prefix + "m.weight': is not a lora_A or lora_B weight, and modules_to_save does not name its module");
   CHECK(with(prefix + "m.base_layer.bias") ==
         file + prefix + "m.base_layer.bias': is a trained bias, but bias of adapter_config.json is \"none\"");
   CHECK(with(prefix + "m.bias") == file + prefix + "m.bias': is a trained bias, but bias of adapter_config.json is \"none\"");

@@ -136,10 +136,16 @@ inline float_view<2> as_replacement(const any_view& v, const module_contract& m,
   if (v.rank() == 4) {  // [out, channels, height, width]: the last three axes are one when nothing lies between them
     if (m.kind == module_kind::conv2d && (v.extent(2) != m.kernel[0] || v.extent(3) != m.kernel[1]))
       refuse(text() << " does not have the kernel " << shape_text{m.kernel, 2} << " of the module");
-    if (v.stride(2) != v.extent(3) * v.stride(3) || v.stride(1) != v.extent(2) * v.stride(2))
-      refuse(text() << " has gaps between its channels");
-    const index_t shape[2] = {v.extent(0), v.extent(1) * v.extent(2) * v.extent(3)};
-    const index_t strides[2] = {v.stride(0), v.stride(3)};
+    index_t step = 1;
+    index_t inner = 1;
+    for (const std::size_t axis : {3u, 2u, 1u}) {
+      if (v.extent(axis) == 1) continue;
+      if (inner == 1) step = v.stride(axis);
+      if (v.stride(axis) != inner * step) refuse(text() << " has gaps between its channels");
+      inner *= v.extent(axis);
+    }
+    const index_t shape[2] = {v.extent(0), inner};
+    const index_t strides[2] = {v.stride(0), step};
     matrix = any_view(v.data(), v.type(), shape, 2, strides);
   } else if (m.layout == weight_layout::in_out) {
     matrix = v.transpose();

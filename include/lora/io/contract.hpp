@@ -89,7 +89,7 @@ template <tensor_table Table>
     const low_rank& w = m.weights;
     if (w.a.rank() == 2 && w.b.rank() == 2)
       given.add(m.name, w.b.extent(0), w.a.extent(1));
-    else if (w.trained_bias.rank() == 1)
+    else if (w.trained_bias.rank() == 1 && w.trained_bias.size() != 0 && w.weight.rank() != 4)
       given.add(m.name, w.trained_bias.extent(0), 0);
   }
   const model_contract plain = detail::with_replaced_shapes(contract_of(file), source);
@@ -126,6 +126,12 @@ template <tensor_table Table>
     if (given[i].in != 0 || plain.find(given[i].name) != model_contract::not_found) continue;
     const safetensors::tensor* const bias = file.find(given[i].name + ".bias");
     if (bias != nullptr && bias->rank() == 1) contract.add(given[i].name, bias->shape()[0], 0);
+  }
+  for (const adapted_module& m : source.modules) {  // convolutions that are replaced whole
+    const any_view& v = m.weights.weight;
+    const safetensors::tensor* const base = v.rank() == 4 ? file.find(m.name + ".weight") : nullptr;
+    if (base == nullptr || base->rank() != 4 || contract.find(m.name) != model_contract::not_found) continue;
+    contract.add(m.name, base->shape()[0], base->shape()[1] * base->shape()[2] * base->shape()[3]);
   }
   return contract;
 }

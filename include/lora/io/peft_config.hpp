@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -175,6 +176,7 @@ class peft_config_reader final : public json_events {
 
   /** What can only be said at the end: missing fields, and keys that occur twice. */
   void finish() {
+    if (unknown_.has_value()) raise<io_error>(*unknown_);
     if (!has("peft_type")) refuse("the field 'peft_type' is missing");
     if (!has("r")) refuse("the field 'r' is missing");
     if (!has("lora_alpha")) refuse("the field 'lora_alpha' is missing");
@@ -198,10 +200,11 @@ class peft_config_reader final : public json_events {
   [[noreturn]] void refuse(const char* sentence) const {
     raise<io_error>(text() << quote(file_) << ": " << sentence << " (byte " << position() << ")");
   }
-  [[noreturn]] void refuse_field(const char* sentence, const char* why = "") const {
-    raise<io_error>(text() << quote(file_) << ": the field " << quote(name_) << " " << sentence << (*why != '\0' ? ": " : "") << why
-                           << " (byte " << position() << ")");
+  [[nodiscard]] text about_field(const char* sentence, const char* why) const {
+    return text() << quote(file_) << ": the field " << quote(name_) << " " << sentence << (*why != '\0' ? ": " : "") << why << " (byte "
+                  << position() << ")";
   }
+  [[noreturn]] void refuse_field(const char* sentence, const char* why = "") const { raise<io_error>(about_field(sentence, why)); }
   [[noreturn]] void refuse_pattern(const char* sentence) const {
     raise<io_error>(text() << quote(file_) << ": " << quote(name_) << ": the value of " << quote(pattern_key_) << " " << sentence
                            << " (byte " << position() << ")");
@@ -255,7 +258,9 @@ class peft_config_reader final : public json_events {
     const bool off = v.what == kind::null || v.what == kind::no;
     if (index_ == peft_field_count) {
       if (!off && v.what != kind::empty && v.what != kind::string)
-        refuse_field("is none that PEFT 0.21.2 has, and it is set", "it may change what the adapter computes");
+        unknown_ = unknown_.has_value()
+                       ? unknown_
+                       : about_field("is none that PEFT 0.21.2 has, and it is set", "it may change what the adapter computes");
       out_.unknown_fields.push_back(name_);
       return;
     }
@@ -300,7 +305,10 @@ class peft_config_reader final : public json_events {
       if (!out_.trains_bias && v.what != kind::null && !(v.what == kind::string && *string_ == "none"))
         refuse_field("is none of null, \"none\", \"all\" and \"lora_only\"");
     } else if (name_ == "peft_type") {
-      if (v.what != kind::string || *string_ != "LORA") refuse_field("is not \"LORA\", the only type that is supported");
+      if (v.what == kind::string && *string_ != "LORA")
+        raise<io_error>(text() << quote(file_) << ": the field 'peft_type' is " << quote(*string_)
+                               << ", not \"LORA\", the only type that is supported (byte " << position() << ")");
+      if (v.what != kind::string) refuse_field("is not \"LORA\", the only type that is supported");
     } else if (name_ == "modules_to_save") {
       if (v.what != kind::null && v.what != kind::empty && v.what != kind::filled) refuse_field("is not an array of names");
     } else if (is_pattern()) {
@@ -346,6 +354,7 @@ class peft_config_reader final : public json_events {
   std::size_t depth_ = 0;
   bool empty_ = true;
   bool seen_[peft_field_count + 1] = {};
+  std::optional<text> unknown_;  // the first unknown field that is set: said at the end, as the type of another tuner says more
 };
 
 }  // namespace lora::inline v0::detail
