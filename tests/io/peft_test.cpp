@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <sstream>
 
 namespace {
 
@@ -376,6 +377,18 @@ TEST_CASE("io/peft: the table of fields is sorted, has no field twice, and knows
   }
 }
 
+TEST_CASE("io/peft: the table of fields is that of PEFT 0.21.2's LoraConfig, field by field") {
+  // tests/data/peft/fields.txt is what dataclasses.fields(peft.LoraConfig) gave; tests/lora_program/peft_fields_test.py holds it to a newer PEFT.
+  std::istringstream lines(test::read_file(peft_data + "fields.txt"));
+  std::size_t count = 0;
+  for (std::string field; std::getline(lines, field); ++count) {
+    CAPTURE(field);
+    REQUIRE(count < lora::detail::peft_field_count);
+    CHECK(field == lora::detail::peft_fields[count].name);
+  }
+  CHECK(count == lora::detail::peft_field_count);
+}
+
 TEST_CASE("io/peft: every tensor that is not a lora_A or lora_B weight is refused by name") {
   const auto with = [](const std::string& name) {
     test::safetensors_builder b;
@@ -430,7 +443,8 @@ TEST_CASE("io/peft: what the configuration announces must be there, once, for ev
   CHECK(with(bias, "", {}) == file + "m.lora_B.weight': has no bias beside it, but lora_bias of adapter_config.json is true");
   CHECK(with(dora, "m.lora_magnitude_vector", {4}) == file + "m.lora_magnitude_vector': shape [4] is not [5], the outputs of its lora_B");
   CHECK(with(bias, "m.lora_B.bias", {5, 1}) == file + "m.lora_B.bias': shape [5, 1] is not [5], the outputs of its lora_B");
-  CHECK(with(all, "other.bias", {7, 1}) == file + "other.bias': shape [7, 1] is not that of a bias");
+  CHECK(with(all, "other.bias", {0}) == file + "other.bias': shape [0] is not that of a bias");
+  CHECK(with(all, "other.bias", {1, 1, 7, 7}).empty());  // GPT-2's mask, which has the name: a tensor, no module's bias
   CHECK(with(dora, "m.lora_magnitude_vector", {5}, "F64") == file + "m.lora_magnitude_vector': dtype f64 is not one of f32, f16 and bf16");
   CHECK(with(all, "m.bias", {5}) == file + "m.bias': is a trained bias of an adapted module; its name would end in .base_layer.bias");
   CHECK(with(all, "n.base_layer.bias", {5}) == file + "n.base_layer.bias': has no lora_A beside it");

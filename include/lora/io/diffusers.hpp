@@ -25,7 +25,7 @@ namespace lora::inline v0::io {
 
 struct diffusers_options {
   /** "unet", "transformer", "text_encoder", ...: only this one is read, and its name taken off the modules'. Empty: all, with names. */
-  std::string component;
+  std::string component{};
   bool prefault = false;                             ///< read the tensors from disk now instead of when they are first used
   io::placement placement = io::placement::mapping;  ///< as that of peft_options
 };

@@ -24,8 +24,8 @@
 namespace lora::inline v0::io {
 
 struct gguf_options {
-  std::string architecture;  ///< what general.architecture must be; empty: anything
-  bool prefault = false;     ///< read the tensors from disk now instead of when they are first used
+  std::string architecture{};  ///< what general.architecture must be; empty: anything
+  bool prefault = false;       ///< read the tensors from disk now instead of when they are first used
   /** As that of peft_options; a copy is of the whole file, whose tensors keep the alignment that the file gives them. */
   io::placement placement = io::placement::mapping;
 };

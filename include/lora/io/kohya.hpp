@@ -25,7 +25,7 @@ namespace lora::inline v0::io {
 
 struct kohya_options {
   /** Of lora_unet, lora_te, lora_te1, lora_te2, lora_te3: only these are read, the others reported as skipped. Empty: all. */
-  std::vector<std::string> components;
+  std::vector<std::string> components{};
   bool prefault = false;                             ///< read the tensors from disk now instead of when they are first used
   io::placement placement = io::placement::mapping;  ///< as that of peft_options
 };

@@ -11,6 +11,7 @@
 //   - duplicate tensor names, and duplicate keys of __metadata__ (the reference keeps the last one);
 //   - whitespace in front of the header's '{' (the README demands '{' as the first byte; the reference skips whitespace);
 //   - __metadata__: null, a tensor's entry written as an array, a dtype written as an object (accidents of the reference's parser);
+//   - more than 65536 keys of __metadata__, and more than 2^20 values in unknown fields: they would only take time;
 //   - names that contain NUL, more than 8 dimensions, extents that do not fit a signed 64-bit index, and [0, 2^40, 2^40], whose strides
 //     could not be formed although it is empty;
 //   - BOOL bytes other than 0 and 1, because reading such a byte as a C++ bool is undefined.

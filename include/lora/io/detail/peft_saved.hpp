@@ -119,7 +119,7 @@ class peft_saved {
     const std::string_view path = name.substr(prefix.size());
     if (repeats_magnitude(t)) return {kind::copy, true, path, path};
     for (const std::string_view marker : {".lora_", ".token_adapter."})
-      if (path.find(marker) != std::string_view::npos) return {};
+      if (name.find(marker, prefix.size() - 1) != std::string_view::npos) return {};
     const std::size_t dot = path.rfind('.');
     if (dot == std::string_view::npos || dot == 0) return {};
     const std::string_view module = path.substr(0, dot);
