@@ -193,12 +193,16 @@ source load(const std::string& path, const base_model* base, nameless rule, cons
   }
   s.adapter.source = path;
   // The library computes these; the commands' files and reports have no place for them yet.
+  if (!s.adapter.tensors.empty())
+    refuse(path, "replaces the tensor '" + s.adapter.tensors.front().name + "' whole, which this program does not support");
   if (s.adapter.fan_in_fan_out) refuse(path, "has fan_in_fan_out, weights stored as [in, out], which this program does not support");
   for (const lora::adapted_module& m : s.adapter.modules)
     if (!m.weights.is_plain())
       refuse(path, "module '" + m.name + "' has " +
                        (m.weights.magnitude.size() != 0 ? "a magnitude of DoRA"
                         : m.weights.bias.size() != 0    ? "a bias of B (lora_bias)"
+                        : m.weights.weight.size() != 0  ? "a replaced weight (modules_to_save)"
+                        : m.weights.rows.size() != 0    ? "trained rows (trainable_token_indices)"
                                                         : "a trained bias") +
                        ", which this program does not support");
   if (base != nullptr) (void)lora::bind(s.adapter, base->contract);

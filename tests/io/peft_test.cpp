@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <sstream>
 
 namespace {
 
@@ -257,7 +258,7 @@ TEST_CASE("io/peft: what the configuration may not say") {
   CHECK(config_refused(R"({"peft_type":"LORA","lora_alpha":4})") == "'c': the field 'r' is missing (byte 35)");
   CHECK(config_refused(R"({"peft_type":"LORA","r":4})") == "'c': the field 'lora_alpha' is missing (byte 26)");
   CHECK(config_refused(R"({"peft_type":"LOHA"})") ==
-        "'c': the field 'peft_type' is not \"LORA\", the only type that is supported (byte 19)");
+        "'c': the field 'peft_type' is 'LOHA', not \"LORA\", the only type that is supported (byte 19)");
   CHECK(test::contains(config_refused(R"({"peft_type":null})"), "the field 'peft_type' is not \"LORA\""));
   for (const char* bad : {"0", "-2", "2.0", "\"2\"", "null", "true", "[2]", "9223372036854775808"})
     CHECK(test::contains(config_refused(config("", bad)), "'c': the field 'r' is not an integer of at least 1 (byte "));
@@ -292,21 +293,28 @@ TEST_CASE("io/peft: every field that changes the result is refused by name when 
       {"bias", "true", "is none of null, \"none\", \"all\""},
       {"lora_bias", "\"true\"", "is not a boolean"},
       {"fan_in_fan_out", "[]", "is not a boolean"},
-      {"modules_to_save", "[\"head\"]", "is set: whole modules replaced by trained ones are not supported"},
+      {"modules_to_save", "\"head\"", "is not an array of names"},
+      {"modules_to_save", "true", "is not an array of names"},
+      {"modules_to_save", "{\"head\":1}", "is an object, not an array of names"},
+      {"modules_to_save", "[\"head\",1]", "holds something that is not a name"},
+      {"modules_to_save", "[[\"head\"]]", "holds something that is not a name"},
+      {"modules_to_save", "[null]", "holds something that is not a name"},
       {"layer_replication", "[[0,4],[2,5]]", "is set: it changes which layers the model has"},
       {"target_parameters", "[\"experts\", 1]", "holds more than strings"},
       {"target_parameters", "[[\"experts\"]]", "holds more than strings"},
       {"target_parameters", "{\"experts\": 1}", "is an object, not an array of strings"},
       {"target_parameters", "\"experts\"", "is not an array of strings"},
       {"init_lora_weights", "\"pissa\"",
-       "is 'pissa': only true, false, \"gaussian\" and \"orthogonal\" are supported; others can rewrite the base weights"},
+       "is 'pissa': only true, false, \"gaussian\", \"orthogonal\", \"eva\" and \"mica\" leave the base as it is; PiSSA, OLoRA, CorDA, "
+       "LoftQ and "
+       "LoRA-GA take the adapter out of the base's weights, so that it needs a base of its own: save it with PEFT's "
+       "path_initial_model_for_weight_conversion"},
       {"init_lora_weights", "\"pissa_niter_16\"", "is 'pissa_niter_16': only true"},
       {"init_lora_weights", "\"olora\"", "is 'olora': only true"},
       {"init_lora_weights", "\"corda\"", "is 'corda': only true"},
       {"init_lora_weights", "\"loftq\"", "is 'loftq': only true"},
-      {"init_lora_weights", "\"eva\"", "is 'eva': only true"},
       {"init_lora_weights", "\"lora_ga\"", "is 'lora_ga': only true"},
-      {"init_lora_weights", "\"mica\"", "is 'mica': only true"},
+      {"init_lora_weights", "\"new\"", "is 'new': only true"},
       {"init_lora_weights", "1", "is set: only true"},
       {"use_qalora", "true", "is true: QALoRA pools the input before A"},
       {"alora_invocation_tokens", "[1,2]", "is set: activated LoRA applies the adapter to some rows only"},
@@ -352,7 +360,7 @@ TEST_CASE("io/peft: fields that switch nothing on are accepted; unknown ones are
   CHECK(c.revision.empty());
   CHECK(c.peft_version == "0.21.2");
   CHECK(c.unknown_fields == std::vector<std::string>{"merge_weights", "enable_lora", "note", "empty", "none"});
-  for (const char* init : {"true", "false", "null", "\"gaussian\"", "\"orthogonal\""})
+  for (const char* init : {"true", "false", "null", "\"gaussian\"", "\"orthogonal\"", "\"eva\"", "\"mica\""})
     CHECK(config_refused(config(std::string("\"init_lora_weights\":") + init)) == "");
   CHECK(adapter_folder(config(R"("note":"by hand")"), pairs({"m"})).load().report.unknown_fields == std::vector<std::string>{"note"});
 }
@@ -367,6 +375,18 @@ TEST_CASE("io/peft: the table of fields is sorted, has no field twice, and knows
     CAPTURE(item.key());
     CHECK(std::any_of(std::begin(peft_fields), std::end(peft_fields), [&](const peft_field& f) { return f.name == item.key(); }));
   }
+}
+
+TEST_CASE("io/peft: the table of fields is that of PEFT 0.21.2's LoraConfig, field by field") {
+  // tests/data/peft/fields.txt is what dataclasses.fields(peft.LoraConfig) gave; tests/lora_program/peft_fields_test.py holds it to a newer PEFT.
+  std::istringstream lines(test::read_file(peft_data + "fields.txt"));
+  std::size_t count = 0;
+  for (std::string field; std::getline(lines, field); ++count) {
+    CAPTURE(field);
+    REQUIRE(count < lora::detail::peft_field_count);
+    CHECK(field == lora::detail::peft_fields[count].name);
+  }
+  CHECK(count == lora::detail::peft_field_count);
 }
 
 TEST_CASE("io/peft: every tensor that is not a lora_A or lora_B weight is refused by name") {
@@ -386,13 +406,17 @@ TEST_CASE("io/peft: every tensor that is not a lora_A or lora_B weight is refuse
         file + prefix +
             "e.token_adapter.trainable_tokens_delta': holds trained token rows, which trainable_token_indices of adapter_config.json does "
             "not announce");
-  CHECK(with(prefix + "m.base_layer.weight") ==
-        file + prefix + "m.base_layer.weight': is a copy of a base tensor; saved bases are not supported");
+  CHECK(with(prefix + "n.base_layer.weight") ==
+        file + prefix + "n.base_layer.weight': is a copy of a base tensor of a module that has no lora_A");
+  CHECK(with(prefix + "m.weight") ==
+        file + prefix + "m.weight': is not a lora_A or lora_B weight, and modules_to_save does not name its module");
   CHECK(with(prefix + "m.base_layer.bias") ==
         file + prefix + "m.base_layer.bias': is a trained bias, but bias of adapter_config.json is \"none\"");
   CHECK(with(prefix + "m.bias") == file + prefix + "m.bias': is a trained bias, but bias of adapter_config.json is \"none\"");
-  CHECK(with(prefix + "head.weight") ==
-        file + prefix + "head.weight': is not a lora_A or lora_B weight (modules_to_save is not supported)");
+  CHECK(with(prefix + "head.scale") ==
+        file + prefix + "head.scale': is not a lora_A or lora_B weight, and modules_to_save does not name its module");
+  CHECK(with(prefix + "head.original_module.weight") ==
+        file + prefix + "head.original_module.weight': is not a lora_A or lora_B weight, and modules_to_save does not name its module");
   CHECK(with("m.lora_A.weight") == file + "m.lora_A.weight': does not begin with 'base_model.model.', as the names of PEFT do");
   CHECK(with("lora_unet_x.lora_down.weight") ==
         file + "lora_unet_x.lora_down.weight': does not begin with 'base_model.model.', as the names of PEFT do");
@@ -422,7 +446,8 @@ TEST_CASE("io/peft: what the configuration announces must be there, once, for ev
   CHECK(with(bias, "", {}) == file + "m.lora_B.weight': has no bias beside it, but lora_bias of adapter_config.json is true");
   CHECK(with(dora, "m.lora_magnitude_vector", {4}) == file + "m.lora_magnitude_vector': shape [4] is not [5], the outputs of its lora_B");
   CHECK(with(bias, "m.lora_B.bias", {5, 1}) == file + "m.lora_B.bias': shape [5, 1] is not [5], the outputs of its lora_B");
-  CHECK(with(all, "other.bias", {7, 1}) == file + "other.bias': shape [7, 1] is not that of a bias");
+  CHECK(with(all, "other.bias", {0}) == file + "other.bias': shape [0] is not that of a bias");
+  CHECK(with(all, "other.bias", {1, 1, 7, 7}).empty());  // GPT-2's mask, which has the name: a tensor, no module's bias
   CHECK(with(dora, "m.lora_magnitude_vector", {5}, "F64") == file + "m.lora_magnitude_vector': dtype f64 is not one of f32, f16 and bf16");
   CHECK(with(all, "m.bias", {5}) == file + "m.bias': is a trained bias of an adapted module; its name would end in .base_layer.bias");
   CHECK(with(all, "n.base_layer.bias", {5}) == file + "n.base_layer.bias': has no lora_A beside it");

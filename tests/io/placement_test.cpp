@@ -6,6 +6,9 @@
 #include "support/smaps.hpp"
 
 #include <lora/core/pages.hpp>
+#include <lora/io/diffusers.hpp>
+#include <lora/io/gguf_adapter.hpp>
+#include <lora/io/kohya.hpp>
 #include <lora/io/peft.hpp>
 
 #include <doctest/doctest.h>
@@ -225,4 +228,57 @@ TEST_CASE("io/placement: an adapter is the same in a copy, and outlives its dire
     }
   }
   CHECK(copy.bytes_copied == bytes);
+}
+
+TEST_CASE("io/placement: kohya, diffusers and GGUF adapters are the same in a copy, and outlive their files") {
+  const std::string source = LORA_TEST_DATA_DIR "/formats/";
+  const test::temporary_folder folder;
+  const auto same_adapter = [](const lora::adapter& mapped, const lora::adapter& copy) {
+    REQUIRE(mapped.modules.size() == copy.modules.size());
+    for (std::size_t i = 0; i < mapped.modules.size(); ++i) {
+      const lora::low_rank& left = mapped.modules[i].weights;
+      const lora::low_rank& right = copy.modules[i].weights;
+      CHECK(mapped.modules[i].name == copy.modules[i].name);
+      CHECK(left.scale == right.scale);
+      for (const auto& [a, b] : {std::pair{left.a, right.a}, std::pair{left.b, right.b}}) {
+        REQUIRE(a.size_bytes() == b.size_bytes());
+        CHECK(a.data() != b.data());
+        CHECK(std::memcmp(a.data(), b.data(), a.size_bytes()) == 0);
+        CHECK(b.is_aligned());
+      }
+    }
+  };
+  const auto check = [&](const std::string& name, const auto& load) {
+    CAPTURE(name);
+    const std::string path = folder.write(name, test::read_file(source + name));
+    const auto mapped = load(source + name, placement::mapping);
+    const auto copy = load(path, placement::huge_pages);
+    CHECK(mapped.bytes_copied == 0);
+    CHECK(copy.bytes_copied > 0);
+    CHECK_FALSE(test::is_mapped(path));
+    std::filesystem::resize_file(path, 0);
+    same_adapter(mapped.adapter, copy.adapter);
+    folder.write(name, "short");
+    CHECK(test::refusal<lora::io_error>([&] { (void)load(path, placement::mapping); }) ==
+          test::refusal<lora::io_error>([&] { (void)load(path, placement::huge_pages); }));
+    folder.write(name, "");
+    CHECK_FALSE(test::refusal<lora::io_error>([&] { (void)load(path, placement::huge_pages); }).empty());
+  };
+  check("adapter.gguf",
+        [](const std::string& path, placement where) { return lora::io::load_gguf(path, {.prefault = true, .placement = where}); });
+  check("diffusers_new.safetensors",
+        [](const std::string& path, placement where) { return lora::io::load_diffusers(path, {.prefault = true, .placement = where}); });
+  // The names that the file's underscores stand for do not matter here: each is its own module.
+  lora::model_contract model;
+  const safetensors kohya = safetensors::open(source + "kohya.safetensors");
+  for (const auto& t : kohya.tensors()) {
+    const std::string_view suffix = ".lora_down.weight";
+    if (!t.name().ends_with(suffix)) continue;
+    std::string_view name = t.name().substr(0, t.name().size() - suffix.size());
+    name = name.substr(name.find('_', 5) + 1);
+    if (model.find(name) == lora::model_contract::not_found) model.add(std::string(name), 1, 1);
+  }
+  check("kohya.safetensors", [&](const std::string& path, placement where) {
+    return lora::io::load_kohya(path, model, {.prefault = true, .placement = where});
+  });
 }

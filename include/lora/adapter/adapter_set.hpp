@@ -9,6 +9,7 @@
 //   lora::adapter_set set(model, {{style, 1.0f}, {facts, 0.5f}});               // shared_ptr<const bound_adapter>, weight
 //   const lora::low_rank_update update = set[fc1];                              // what forward() takes: terms, bias, row factor
 //   lora::adapter_set dora(model, {{bound, 1.0f}}, weights);                    // DoRA divides by norms of the weights' rows
+//   set.weight(fc1, base_w).visit([&](const auto& w) { lora::forward(y, x, w, set[fc1], bias, scratch); });  // W may be replaced
 //
 // Whatever must be computed from the adapters (a sum of biases, the row factors of DoRA) is computed here, once, and never in a request.
 #ifndef LORA_ADAPTER_ADAPTER_SET_HPP
@@ -22,7 +23,7 @@ namespace lora::inline v0 {
 
 /**
  * An adapter in a set, and the factor on its scale, as PEFT's set_scale: a weight of 0 switches the low-rank terms and the bias of B off.
- * A trained bias, trained token rows and the magnitude of DoRA stay, which with weight 0 is m / |W| * W x.
+ * Replaced weights, trained biases, trained token rows and the magnitude of DoRA stay, which with weight 0 is m / |W| * W x.
  */
 struct weighted_adapter {
   std::shared_ptr<const bound_adapter> adapter;
@@ -42,10 +43,10 @@ class adapter_set {
 
   /**
    * Terms of each module in the order of the list.
-   * @throws bind_error when an adapter was bound to another contract; value_error when a weight is not finite, when two adapters bring a
-   *         trained bias or token rows for one module, when one with DoRA meets another in a module (what that means depends on PEFT's order of
-   *         calls), when token rows meet terms in an embedding or DoRA in a tied lm_head (PEFT refuses), and for DoRA here: it needs the weights,
-   *         see below.
+   * @throws bind_error when an adapter was bound to another contract; value_error when a weight is not finite, when two adapters
+   *         replace the same weight, bias, tensor or token rows, when one with DoRA meets another in a module (what that means depends on PEFT's
+   *         order of calls), when token rows meet terms in an embedding or DoRA in a tied lm_head (PEFT refuses), and for DoRA here: it needs the
+   *         weights, see below.
    */
   adapter_set(const model_contract& model, std::vector<weighted_adapter> adapters)
       : first_(model.size() + 1, 0), adapters_(std::move(adapters)) {
@@ -58,7 +59,8 @@ class adapter_set {
 
   /**
    * As above, with DoRA: its row factors m / |W + s B A| are computed here. They hold for these weights; make a new set for others.
-   * @param weights  [out, in] of each module, by index; may be empty views where no adapter has DoRA, and views of transposed memory
+   * @param weights  [out, in] of each module, by index, of the base: where an adapter replaces W, that is what is taken. May be empty views
+   *                 where no adapter has DoRA, and views of transposed memory
    * @throws shape_error when a weight that is needed is not [out, in]; value_error when it is missing or a row of W + s B A is zero.
    * @par Cost  row_norms() for each module with DoRA.
    */
@@ -69,10 +71,11 @@ class adapter_set {
     for (output& o : outputs_) {
       if (o.magnitude.data() == nullptr) continue;
       const module_contract& m = model[o.module];
-      if (o.module >= weights.size() || weights[o.module].data() == nullptr)
+      const float_view<2> w = weight(o.module, o.module < weights.size() ? weights[o.module] : float_view<2>());
+      if (w.data() == nullptr)
         detail::raise<value_error>(detail::text()
                                    << "adapter_set: the weight of module " << detail::quote(m.name) << " is missing, which DoRA needs");
-      o.factor = dora_factor(weights[o.module], terms_of(o.module), o.magnitude);
+      o.factor = dora_factor(w, terms_of(o.module), o.magnitude);
     }
   }
 
@@ -95,6 +98,42 @@ class adapter_set {
     }
     rows_.give(module, update);
     return update;
+  }
+
+  /** The weight [out, in] that an adapter brings for a module in place of the base's; an empty view when none does. @pre module < size() */
+  template <int Checks = LORA_CHECKS>
+  [[nodiscard]] float_view<2> weight(std::size_t module) const noexcept {
+    if constexpr (Checks >= 1) {
+      if (module >= size()) LORA_ASSERT_HANDLER("adapter_set: module index out of range");
+    }
+    return weights_.empty() ? float_view<2>() : weights_[module];
+  }
+
+  /**
+   * The weight that a module has under this set: the adapter's, or `base`. Every product with a module whose weight may be replaced
+   * (PEFT's modules_to_save, a resized vocabulary) takes this one; its type can be another one than the base's, hence visit().
+   */
+  template <int Checks = LORA_CHECKS>
+  [[nodiscard]] float_view<2> weight(std::size_t module, const float_view<2>& base) const noexcept {
+    const float_view<2> own = weight<Checks>(module);
+    return own.data() != nullptr ? own : base;
+  }
+
+  /** The same for all modules, by index: `base` as io::weights_of gives it. */
+  [[nodiscard]] std::vector<float_view<2>> weights(std::span<const float_view<2>> base) const {
+    std::vector<float_view<2>> out(size());
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = weight(i, i < base.size() ? base[i] : float_view<2>());
+    return out;
+  }
+
+  /** Tensors of the base that the adapters replace and that are no matrix of a module: norms that were trained along. By list order. */
+  [[nodiscard]] std::span<const saved_tensor> tensors() const noexcept { return tensors_; }
+
+  /** Of tensors(), that of the name; null when no adapter replaces it. @par Cost  O(tensors) comparisons of names: not for requests. */
+  [[nodiscard]] const any_view* tensor(std::string_view name) const noexcept {
+    for (const saved_tensor& t : tensors_)
+      if (t.name == name) return &t.value;
+    return nullptr;
   }
 
   /** Ranks of all terms of a module, added up. */
@@ -128,10 +167,7 @@ class adapter_set {
         detail::raise<value_error>(detail::text() << "adapter_set: the weight of " << detail::quote(adapter->source()) << " is not finite");
       for (const bound_module& m : adapter->modules()) {
         const bool known = m.module < model.size() && m.name == model[m.module].name;
-        const bool fits = known && detail::rows_fit(m, model[m.module]) &&
-                          (m.term.a.extent(0) == 0 ? m.rows.data() != nullptr || m.trained_bias.extent(0) == model[m.module].out
-                                                   : m.term.a.extent(1) == model[m.module].in && m.term.b.extent(0) == model[m.module].out);
-        if (!fits)
+        if (!known || !detail::rows_fit(m, model[m.module]) || !fits(m, model[m.module]))
           detail::raise<bind_error>(detail::text() << "adapter_set: " << detail::quote(adapter->source()) << " was bound to another model");
         if (!std::isfinite(m.term.scale * weight))
           detail::raise<value_error>(detail::text()
@@ -150,7 +186,9 @@ class adapter_set {
           t.scale = m.term.scale * weight;
         }
         add_output(model, *adapter, m, weight);
+        add_weight(model, *adapter, m);
       }
+    for (const auto& [adapter, weight] : adapters_) add_tensors(*adapter);
     for (const output& o : outputs_)
       if (o.magnitude.data() != nullptr && terms_of(o.module).size() > 1)
         detail::raise<value_error>(detail::text() << "adapter_set: module " << detail::quote(model[o.module].name)
@@ -172,6 +210,35 @@ class adapter_set {
     }
   }
 
+  /** Whether what was bound has the shapes of this contract's module. */
+  [[nodiscard]] static bool fits(const bound_module& m, const module_contract& c) noexcept {
+    if (m.trained_bias.data() != nullptr && m.trained_bias.extent(0) != c.out) return false;
+    if (m.weight.data() != nullptr && (m.weight.extent(0) != c.out || m.weight.extent(1) != c.in)) return false;
+    return m.term.a.extent(0) == 0 || (m.term.a.extent(1) == c.in && m.term.b.extent(0) == c.out);
+  }
+
+  [[noreturn, gnu::cold, gnu::noinline]] static void raise_replaced_twice(const bound_adapter& adapter, const char* what,
+                                                                          const std::string& name) {
+    detail::raise<value_error>(detail::text() << "adapter_set: " << detail::quote(adapter.source()) << " and another adapter both replace "
+                                              << what << detail::quote(name));
+  }
+
+  void add_weight(const model_contract& model, const bound_adapter& adapter, const bound_module& m) {
+    if (m.weight.data() == nullptr) return;
+    if (weights_.empty()) weights_.resize(model.size());
+    if (weights_[m.module].data() != nullptr) raise_replaced_twice(adapter, "the weight of module ", m.name);
+    weights_[m.module] = m.weight;
+  }
+
+  void add_tensors(const bound_adapter& adapter) {
+    const std::size_t earlier = tensors_.size();  // one adapter's names were compared by bind()
+    for (const saved_tensor& t : adapter.tensors()) {
+      for (std::size_t i = 0; i < earlier; ++i)
+        if (tensors_[i].name == t.name) raise_replaced_twice(adapter, "the tensor ", t.name);
+      tensors_.push_back(t);
+    }
+  }
+
   /** Biases are summed in f32, in list order. */
   void add_output(const model_contract& model, const bound_adapter& adapter, const bound_module& m, float weight) {
     const bool has_bias = m.bias.data() != nullptr && m.term.scale * weight != 0.0f;
@@ -183,10 +250,7 @@ class adapter_set {
     }
     output& o = outputs_[output_of_[m.module]];
     if (m.magnitude.data() != nullptr) o.magnitude = m.magnitude;
-    if (m.trained_bias.data() != nullptr && o.replaces_bias)
-      detail::raise<value_error>(detail::text()
-                                 << "adapter_set: " << detail::quote(adapter.source()) << " and another adapter both replace "
-                                 << "the bias of module " << detail::quote(m.name));
+    if (m.trained_bias.data() != nullptr && o.replaces_bias) raise_replaced_twice(adapter, "the bias of module ", m.name);
     if ((has_bias || m.trained_bias.data() != nullptr) && o.bias.empty())
       o.bias.assign(static_cast<std::size_t>(model[m.module].out), 0.0f);
     const float scale = m.term.scale * weight;
@@ -202,6 +266,8 @@ class adapter_set {
   std::vector<std::size_t> output_of_;  // by module, an index into outputs_ or none; empty when there are no outputs
   std::vector<output> outputs_;
   detail::token_rows rows_;
+  std::vector<float_view<2>> weights_;  // by module; empty when nothing is replaced
+  std::vector<saved_tensor> tensors_;
   std::vector<weighted_adapter> adapters_;
 };
 

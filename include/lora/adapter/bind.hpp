@@ -29,13 +29,14 @@ struct bind_options {
 /** One module of a bound adapter: which module of the contract it changes, and how. The name tells contracts of equal shapes apart. */
 struct bound_module {
   std::size_t module;
-  low_rank_term term;  ///< of rank 0 where only a bias or rows were trained
+  low_rank_term term;  ///< of rank 0 where the adapter has no A and B
   std::string name;
   float_view<1> bias{};          ///< of B, or none
   float_view<1> magnitude{};     ///< of DoRA, or none
   float_view<1> trained_bias{};  ///< in place of the base's, or none
   float_view<2> rows{};          ///< [n, width], in place of the rows `row_indices` of the tensor, or none
   std::vector<index_t> row_indices{};
+  float_view<2> weight{};  ///< [out, in], in place of the base's, or none
 };
 
 /** An adapter that was checked against a contract. Immutable, move-only; share it by std::shared_ptr, between sets and threads. */
@@ -48,6 +49,8 @@ class bound_adapter {
 
   [[nodiscard]] const std::string& source() const noexcept { return source_; }
   [[nodiscard]] std::span<const bound_module> modules() const noexcept { return modules_; }
+  /** Tensors of the base that are replaced whole and belong to no module's matrix. */
+  [[nodiscard]] std::span<const saved_tensor> tensors() const noexcept { return tensors_; }
 
  private:
   friend bound_adapter bind(const adapter&, const model_contract&, const bind_options&);
@@ -55,6 +58,7 @@ class bound_adapter {
 
   std::string source_;
   std::vector<bound_module> modules_;
+  std::vector<saved_tensor> tensors_;
   std::shared_ptr<const void> owner_;
 };
 
@@ -146,12 +150,12 @@ inline float_view<1> as_vector(const any_view& v, const char* which, index_t out
   return nullptr;
 }
 
-/** What an embedding cannot have, and that both sides mean one. Rows alone may belong to either: the file does not say which. */
+/** What an embedding cannot have, and that both sides mean one. Rows or a weight alone may belong to either: the file does not say which. */
 inline void check_embedding(const adapter& source, const adapted_module& given, const module_contract& m) {
   const low_rank& w = given.weights;
-  const bool rows_only = w.rows.size() != 0 && w.a.data() == nullptr && w.b.data() == nullptr;
+  const bool pair = w.a.data() != nullptr || w.b.data() != nullptr;
   const bool here = m.kind == module_kind::embedding;
-  if (!rows_only && here != (given.kind == module_kind::embedding))
+  if (pair && here != (given.kind == module_kind::embedding))
     raise_bind(source, given.name,
                text() << "is " << (here ? "no embedding in the adapter, but one" : "an embedding in the adapter, but none")
                       << " in the contract; io::contract_of(file, adapter) makes one that agrees");
@@ -187,21 +191,77 @@ inline void check_rows(const adapter& source, const adapted_module& given, const
   if (finite) check_finite(out.rows, "the tensor of trained token rows", source, given.name);
 }
 
+/** A replaced weight, shaped as the base's lies in its file, as [out, in]; or none. */
+inline float_view<2> as_replacement(const any_view& v, const module_contract& m, bool finite, const adapter& source) {
+  if (v.size() == 0) return {};
+  const auto refuse = [&](const text& problem) {
+    raise_bind(source, m.name, text() << "the replaced weight " << shape_text{v.shape(), v.rank()} << problem.c_str());
+  };
+  any_view matrix = v;
+  if (v.rank() == 4) {  // [out, channels, height, width]: the last three axes are one when nothing lies between them
+    if (m.kind == module_kind::conv2d && (v.extent(2) != m.kernel[0] || v.extent(3) != m.kernel[1]))
+      refuse(text() << " does not have the kernel " << shape_text{m.kernel, 2} << " of the module");
+    index_t step = 1;
+    index_t inner = 1;
+    for (const std::size_t axis : {3u, 2u, 1u}) {
+      if (v.extent(axis) == 1) continue;
+      if (inner == 1) step = v.stride(axis);
+      if (v.stride(axis) != inner * step) refuse(text() << " has gaps between its channels");
+      inner *= v.extent(axis);
+    }
+    const index_t shape[2] = {v.extent(0), inner};
+    const index_t strides[2] = {v.stride(0), step};
+    matrix = any_view(v.data(), v.type(), shape, 2, strides);
+  } else if (m.layout == weight_layout::in_out) {
+    matrix = v.transpose();
+  }
+  const float_view<2> weight = as_factor<2>(matrix, "the replaced weight", source, m.name);
+  const index_t w_shape[2] = {m.out, m.in};
+  if (weight.extent(0) != m.out || weight.extent(1) != m.in)
+    refuse(text() << " is not that of the module, whose matrix is " << shape_text{w_shape, 2}
+                  << "; where a vocabulary was resized, the contract is that of the resized base");
+  if (finite) check_finite(weight, "the replaced weight", source, m.name);
+  return weight;
+}
+
+/** Names that occur once, are not those of modules' weights (which bind by module), and elements inside the region. */
+inline void check_saved_tensors(const adapter& source, const model_contract& model) {
+  std::vector<std::string_view> names;
+  for (const saved_tensor& t : source.tensors) {
+    const std::string_view name = t.name;
+    const auto refuse = [&](const char* problem) {
+      raise<bind_error>(text() << "adapter " << quote(source.source) << ", tensor " << quote(name) << ": " << problem);
+    };
+    if (name.empty()) refuse("it has no name");
+    if (!t.value.is_aligned()) refuse("it is not aligned for its elements");
+    check_region(t.value, "the replaced tensor", source, t.name);
+    constexpr std::string_view suffix = ".weight";
+    if (const std::size_t at = name.ends_with(suffix) ? model.find(name.substr(0, name.size() - suffix.size())) : model_contract::not_found;
+        at != model_contract::not_found && model[at].in != 0)
+      refuse("it is the weight of a module, which low_rank::weight replaces");
+    names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  for (std::size_t i = 1; i < names.size(); ++i)
+    if (names[i] == names[i - 1])
+      raise<bind_error>(text() << "adapter " << quote(source.source) << ", tensor " << quote(names[i]) << ": is replaced twice");
+}
+
 }  // namespace detail
 
 /**
  * Checks every module of `source` against `model`: the name exists and comes once, both mean an embedding or neither, kernels agree, A is
- * [rank, in], B is [out, rank], biases and magnitudes are [out], trained token rows are [n, width] with n different indices inside the table, the
- * dtypes can be
+ * [rank, in], B is [out, rank], biases and magnitudes are [out], a replaced weight is that of the module, trained token rows are [n, width] with n
+ * different indices inside the table, the dtypes can be
  * computed with, the scale is finite, each tensor lies inside the region that the adapter owns (if it says one), and the adapter was
  * trained on this base (if both say which). Nothing is left out: a module that does not fit refuses the whole adapter.
  *
- * @throws bind_error naming the adapter, the module and both shapes; also when the adapter has no modules at all.
+ * @throws bind_error naming the adapter, the module and both shapes; also when the adapter has no modules and no tensors at all.
  * @par Cost   O(modules): tensors of f32, f16 and bf16 are used where they lie.
  */
 inline bound_adapter bind(const adapter& source, const model_contract& model, const bind_options& options) {
   using detail::text;
-  if (source.modules.empty())
+  if (source.modules.empty() && source.tensors.empty())
     detail::raise<bind_error>(text() << "adapter " << detail::quote(source.source) << " has no modules: it would change nothing");
   if (source.base.known() && model.identity().known() && source.base != model.identity())
     detail::raise<bind_error>(text() << "adapter " << detail::quote(source.source) << " was trained on the base "
@@ -209,6 +269,8 @@ inline bound_adapter bind(const adapter& source, const model_contract& model, co
   bound_adapter bound;
   bound.source_ = source.source;
   bound.owner_ = source.owner;
+  detail::check_saved_tensors(source, model);
+  bound.tensors_ = source.tensors;
   std::vector<bool> seen(model.size());
   for (const adapted_module& given : source.modules) {
     const std::string& name = given.name;
@@ -229,7 +291,8 @@ inline bound_adapter bind(const adapter& source, const model_contract& model, co
     b_module.trained_bias = detail::as_vector(weights.trained_bias, "the trained bias", m.out, finite, source, name);
     detail::check_embedding(source, given, m);
     detail::check_rows(source, given, m, finite, b_module);
-    const bool something = b_module.trained_bias.data() != nullptr || b_module.rows.data() != nullptr;
+    b_module.weight = detail::as_replacement(weights.weight, m, finite, source);
+    const bool something = b_module.trained_bias.data() != nullptr || b_module.rows.data() != nullptr || b_module.weight.data() != nullptr;
     if (weights.a.data() == nullptr && weights.b.data() == nullptr && something) {
       if (weights.bias.size() != 0 || weights.magnitude.size() != 0)
         detail::raise_bind(source, name, text() << "has a bias of B or a magnitude, but neither A nor B");

@@ -50,6 +50,15 @@ struct composed_memory {
   return text() << "composed: adapter " << quote(source.source) << ", module " << quote(module) << ": ";
 }
 
+/** What a module has that no sum of pairs can say; null when there is none. */
+[[nodiscard]] inline const char* not_composable(const low_rank& w) noexcept {
+  return w.magnitude.size() != 0      ? "a magnitude of DoRA"
+         : w.weight.size() != 0       ? "a replaced weight"
+         : w.trained_bias.size() != 0 ? "a trained bias"
+         : w.rows.size() != 0         ? "trained rows"
+                                      : nullptr;
+}
+
 inline void check_composed(const adapter& source, const adapted_module& m, const composed_module& into) {
   const any_view& a = m.weights.a;
   const any_view& b = m.weights.b;
@@ -61,6 +70,12 @@ inline void check_composed(const adapter& source, const adapted_module& m, const
       raise<shape_error>(about_composed(source, m.name)
                          << (v == &a ? "A" : "B") << " has shape " << shape_text{v->shape(), v->rank()} << ", not two axes");
   }
+  const any_view& bias = m.weights.bias;
+  if (bias.size() != 0 && bias.type() != dtype::f32 && bias.type() != dtype::f16 && bias.type() != dtype::bf16)
+    raise<dtype_error>(about_composed(source, m.name) << "the bias of B has dtype " << name_of(bias.type()) << ", not f32, f16 or bf16");
+  if (bias.size() != 0 && (bias.rank() != 1 || bias.extent(0) != b.extent(0)))
+    raise<shape_error>(about_composed(source, m.name)
+                       << "the bias of B " << shape_text{bias.shape(), bias.rank()} << " does not fit B " << shape_text{b.shape(), 2});
   if (a.extent(0) != b.extent(1))
     raise<shape_error>(about_composed(source, m.name)
                        << "A " << shape_text{a.shape(), 2} << " and B " << shape_text{b.shape(), 2} << " have different ranks");
@@ -129,6 +144,41 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
   return any_view(data, type, shape, 2);
 }
 
+/** The bias of the sum, with the scale that all ranks share taken out: sum of ratio_i b_i, rounded once. Empty when no part has one. */
+[[nodiscard]] inline any_view summed_bias(const std::vector<composed_piece>& pieces, const std::vector<double>& ratios,
+                                          composed_memory& memory) {
+  if (pieces.size() == 1) return pieces.front().weights->bias;
+  const index_t out = pieces.front().weights->b.extent(0);
+  std::vector<double> sum;
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    const any_view& bias = pieces[i].weights->bias;
+    if (bias.size() == 0) continue;
+    sum.resize(static_cast<std::size_t>(out));
+    dispatch<1, float, float16, bfloat16>(bias, [&](auto v) {
+      for (index_t k = 0; k < out; ++k) sum[static_cast<std::size_t>(k)] += ratios[i] * static_cast<double>(static_cast<float>(v(k)));
+    });
+  }
+  if (sum.empty()) return {};
+  memory.blocks.emplace_back(sum.size() * sizeof(float));
+  auto* const to = static_cast<float*>(memory.blocks.back().data());
+  for (std::size_t k = 0; k < sum.size(); ++k) to[k] = static_cast<float>(sum[k]);
+  return any_view(to, dtype::f32, &out, 1);
+}
+
+/** fan_in_fan_out of the sum: PEFT's flag decides where a square W cannot tell, so parts that disagree there have no sum. */
+[[nodiscard]] inline bool composed_flag(std::span<const composed_part> parts) {
+  const adapter& first = *parts.front().source;
+  for (const composed_part& p : parts) {
+    if (p.source->fan_in_fan_out == first.fan_in_fan_out) continue;
+    for (const adapter* a : {&first, p.source})
+      for (const adapted_module& m : a->modules)
+        if (m.weights.a.rank() == 2 && m.weights.b.rank() == 2 && m.weights.a.extent(1) == m.weights.b.extent(0))
+          raise<value_error>(about_composed(*a, m.name) << "has a square weight, and fan_in_fan_out of " << quote(first.source) << " and "
+                                                        << quote(p.source->source) << " disagree on how it lies");
+  }
+  return first.fan_in_fan_out;
+}
+
 }  // namespace detail
 
 /**
@@ -136,11 +186,12 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
  *
  * With c_i = scale_i x weight_i, rounded to float as adapter_set rounds it, the new scale of a module is the c_i of largest magnitude, and B_i
  * is multiplied by c_i / scale. So one adapter's B is taken over as it is; A always is. Factors keep their type when nothing had to be
- * multiplied and all parts have the same one; else they become f32, which holds f16 and bf16 exactly. A part whose c_i is 0 is left out, like
+ * multiplied and all parts have the same one; else they become f32, which holds f16 and bf16 exactly. Biases of B (lora_bias) add up to one
+ * bias, the sum of c_i / scale times b_i, formed in double and rounded once. A part whose c_i is 0 is left out, like
  * the modules that only such parts have.
  *
- * @throws value_error for a null or empty list, a weight or c_i that is not finite, a module that one adapter adapts twice or that is not
- *         plain (low_rank::is_plain), or when nothing is left; shape_error naming both adapters' shapes when a module's do not fit; dtype_error. Nothing is checked against a model: bind().
+ * @throws value_error for a null or empty list, a weight or c_i that is not finite, a module that one adapter adapts twice, a magnitude of DoRA, and
+ *         whatever replaces something of the base, or when nothing is left; shape_error naming both adapters' shapes when a module's do not fit; dtype_error. Nothing is checked against a model: bind().
  * @par Cost      A copy of every factor of modules that several parts adapt.
  * @par Accuracy  Each element of B is rounded once: relative 2^-24 (1 + 2^-28), exact when c_i / scale is a power of two or 1, barring
  *                underflow. A and the scale are exact.
@@ -161,13 +212,17 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
   auto memory = std::make_shared<detail::composed_memory>();
   for (const composed_part& part : parts) {
     if (part.source == nullptr) detail::raise<value_error>(text() << "composed: a null adapter");
+    if (!part.source->tensors.empty())
+      detail::raise<value_error>(text() << "composed: adapter " << detail::quote(part.source->source) << " replaces the tensor "
+                                        << detail::quote(part.source->tensors.front().name)
+                                        << "; only sums of s (B A x + b) can be composed");
     for (const adapted_module& m : part.source->modules) {
       const float factor = m.weights.scale * part.weight;
       if (!std::isfinite(part.weight) || !std::isfinite(factor))
         detail::raise<value_error>(detail::about_composed(*part.source, m.name) << "scale times weight is not finite");
-      if (!m.weights.is_plain())
+      if (const char* what = detail::not_composable(m.weights))
         detail::raise<value_error>(detail::about_composed(*part.source, m.name)
-                                   << "has a bias, a magnitude of DoRA or something replaced; only sums of plain s B A can be composed");
+                                   << "has " << what << "; only sums of s (B A x + b) can be composed");
       if (factor == 0.0f) continue;
       detail::composed_module& to = module_of(m.name);
       detail::check_composed(*part.source, m, to);
@@ -179,6 +234,7 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
   if (modules.empty()) detail::raise<value_error>(text() << "composed: no module is left whose scale times weight is not 0");
 
   adapter out;
+  out.fan_in_fan_out = detail::composed_flag(parts);
   out.source = std::move(source);
   for (const detail::composed_module& m : modules) {
     float scale = 0;
@@ -186,11 +242,9 @@ void append_factor(const any_view& from, double ratio, To* to, index_t stride) {
       if (std::abs(p.factor) > std::abs(scale)) scale = p.factor;
     std::vector<double> ratios;
     for (const detail::composed_piece& p : m.pieces) ratios.push_back(static_cast<double>(p.factor) / static_cast<double>(scale));
-    out.modules.push_back(
-        {std::string(m.name),
-         {detail::concatenated(m.pieces, ratios, false, *memory), detail::concatenated(m.pieces, ratios, true, *memory), scale},
-         m.first->kind,
-         {m.first->kernel[0], m.first->kernel[1]}});
+    low_rank weights{detail::concatenated(m.pieces, ratios, false, *memory), detail::concatenated(m.pieces, ratios, true, *memory), scale};
+    weights.bias = detail::summed_bias(m.pieces, ratios, *memory);
+    out.modules.push_back({std::string(m.name), std::move(weights), m.first->kind, {m.first->kernel[0], m.first->kernel[1]}});
   }
   out.owner = std::move(memory);
   return out;

@@ -18,7 +18,40 @@
 #include <lora/io/safetensors.hpp>
 #include <lora/nd/float_view.hpp>
 
+#include <concepts>
+
+namespace lora::inline v0::detail {
+
+/** The contract with the shapes of the weights that `source` replaces: a vocabulary that was resized is that of the adapter. */
+[[nodiscard]] inline model_contract with_replaced_shapes(model_contract base, const adapter& source) {
+  std::vector<const any_view*> replaced(base.size());
+  bool any = false;
+  for (const adapted_module& m : source.modules) {
+    const std::size_t at = m.weights.weight.rank() == 2 ? base.find(m.name) : model_contract::not_found;
+    if (at == model_contract::not_found) continue;
+    replaced[at] = &m.weights.weight;
+    any = true;
+  }
+  if (!any) return base;
+  model_contract out;
+  for (std::size_t i = 0; i < base.size(); ++i) {
+    module_contract m = base[i];
+    if (replaced[i] != nullptr) m.out = replaced[i]->extent(0), m.in = replaced[i]->extent(1);
+    out.add(std::move(m));
+  }
+  return out;
+}
+
+}  // namespace lora::inline v0::detail
+
 namespace lora::inline v0::io {
+
+/** The tensors of a base: one file (io::safetensors) or the shards of one (io::sharded). */
+template <class T>
+concept tensor_table = requires(const T& table, std::string_view name) {
+  { *table.tensors().begin() } -> std::convertible_to<const safetensors::tensor&>;
+  { table.find(name) } -> std::same_as<const safetensors::tensor*>;
+};
 
 /**
  * A module `<name>` [out, in] for each two-dimensional tensor `<name>.weight`, of whatever dtype, in the order of file.tensors(), and a
@@ -27,7 +60,8 @@ namespace lora::inline v0::io {
  *
  * @par Cost   One pass over the table; the file's elements are not touched.
  */
-[[nodiscard]] inline model_contract contract_of(const safetensors& file) {
+template <tensor_table Table>
+[[nodiscard]] model_contract contract_of(const Table& file) {
   model_contract contract;
   for (const safetensors::tensor& t : file.tensors())
     if (auto m = detail::module_of_tensor(t.name(), t.shape(), t.rank())) contract.add(*std::move(m));
@@ -50,7 +84,8 @@ struct contract_options {
 namespace lora::inline v0::detail {
 
 /** Adds the linear modules that use another module's tensor. */
-inline void add_tied(model_contract& contract, const io::safetensors& file, const io::contract_options& options) {
+template <class Table>
+void add_tied(model_contract& contract, const Table& file, const io::contract_options& options) {
   for (const io::tied_modules& t : options.tied) {
     const auto refuse = [&](const text& problem) {
       raise<io_error>(text() << quote(file.path()) << ": contract_options::tied says that " << quote(t.module) << " has the weight of "
@@ -78,12 +113,16 @@ namespace lora::inline v0::io {
  * Modules that the adapter adapts as embeddings are of that kind: matrix [width, tokens], layout in_out, whatever the flag says. So is one of
  * which it has nothing but trained token rows, unless `options` says that it is tied to another, as an lm_head is.
  *
+ * Where the adapter replaces W, its shape is that of the replacement: adapters of a base whose vocabulary was resized bring embeddings that have
+ * grown, and PEFT wants the base resized before it loads them.
+ *
  * A W that fits neither way is left as [out, in]: bind() says what does not fit.
  *
  * @throws io_error when the flag cannot be believed for a square W, because a W that is not square lies the other way, when nothing tells how
  *         square experts lie, or when their number differs (make the contract by hand); or when the file contradicts options.tied.
  */
-[[nodiscard]] inline model_contract contract_of(const safetensors& file, const adapter& source, const contract_options& options = {}) {
+template <tensor_table Table>
+[[nodiscard]] model_contract contract_of(const Table& file, const adapter& source, const contract_options& options = {}) {
   model_contract given;
   for (const adapted_module& m : source.modules) {
     if (given.find(m.name) != model_contract::not_found) continue;  // bind() refuses it
@@ -94,10 +133,10 @@ namespace lora::inline v0::io {
     }
     if (w.a.rank() == 2 && w.b.rank() == 2)
       given.add(m.name, w.b.extent(0), w.a.extent(1));
-    else if (w.trained_bias.rank() == 1)
+    else if (w.trained_bias.rank() == 1 && w.trained_bias.size() != 0 && w.weight.rank() != 4)
       given.add(m.name, w.trained_bias.extent(0), 0);
   }
-  const model_contract plain = contract_of(file);
+  const model_contract plain = detail::with_replaced_shapes(contract_of(file), source);
   const std::string* contradiction = nullptr;
   const std::string* square = nullptr;
   for (std::size_t i = 0; i < given.size(); ++i) {
@@ -146,11 +185,13 @@ namespace lora::inline v0::io {
 /**
  * The weight of each module, by index, as [out, in] where it lies: what adapter_set needs for DoRA, and forward() for a product. A convolution
  * is its matrix, an expert or a part of a fused module its place in the tensor. Empty views where the file has no tensor of that name with the
- * module's axes, or one of another dtype than f32, f16 and bf16.
+ * module's axes, or one of another dtype than f32, f16 and bf16. A set whose adapters replace weights gives those that products take:
+ * set.weights(weights_of(file, model)).
  *
  * @throws shape_error when an expert, or the rows of a part, do not lie in their tensor.
  */
-[[nodiscard]] inline std::vector<float_view<2>> weights_of(const safetensors& file, const model_contract& model) {
+template <tensor_table Table>
+[[nodiscard]] std::vector<float_view<2>> weights_of(const Table& file, const model_contract& model) {
   std::vector<float_view<2>> weights(model.size());
   for (std::size_t i = 0; i < model.size(); ++i) {
     const std::string name = weight_name(model[i]);

@@ -25,15 +25,16 @@ namespace lora::inline v0::io {
 
 struct diffusers_options {
   /** "unet", "transformer", "text_encoder", ...: only this one is read, and its name taken off the modules'. Empty: all, with names. */
-  std::string component;
-  bool prefault = false;  ///< read the tensors from disk now instead of when they are first used
+  std::string component{};
+  bool prefault = false;                             ///< read the tensors from disk now instead of when they are first used
+  io::placement placement = io::placement::mapping;  ///< as that of peft_options
 };
 
 struct diffusers_adapter {
   lora::adapter adapter;             ///< in the order of the A tensors in the file
   std::vector<std::string> skipped;  ///< components that the file has and the options left out
   load_report report;                ///< as that of load_peft, over all components that are read and have a configuration
-  std::size_t bytes_copied = 0;      ///< of tensors that the file does not align
+  std::size_t bytes_copied = 0;      ///< see safetensors::bytes_copied()
 };
 
 }  // namespace lora::inline v0::io
@@ -199,10 +200,12 @@ namespace lora::inline v0::io {
  */
 [[nodiscard]] inline diffusers_adapter load_diffusers(const std::string& path, const diffusers_options& options = {}) {
   auto mapping = std::make_shared<const mapped_file>(mapped_file::open(path));
-  const safetensors file = safetensors::parse(mapping->bytes(), path, mapping);
+  const bool copied = options.placement == placement::huge_pages;
+  if (copied) mapping->prefault();
+  const safetensors file = safetensors::parse(mapping->bytes(), path, mapping, {.placement = options.placement});
   diffusers_adapter out;
   detail::assemble_diffusers(out, file, options);
-  if (options.prefault) mapping->prefault();
+  if (options.prefault && !copied) mapping->prefault();
   out.bytes_copied = file.bytes_copied();
   out.adapter.source = path;
   out.adapter.owner = file.owner();

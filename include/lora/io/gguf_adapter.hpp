@@ -16,20 +16,25 @@
 #ifndef LORA_IO_GGUF_ADAPTER_HPP
 #define LORA_IO_GGUF_ADAPTER_HPP
 
+#include <lora/core/bytes.hpp>
 #include <lora/io/detail/factors.hpp>
 #include <lora/io/gguf.hpp>
+#include <lora/io/placement.hpp>
 
 namespace lora::inline v0::io {
 
 struct gguf_options {
-  std::string architecture;  ///< what general.architecture must be; empty: anything
-  bool prefault = false;     ///< read the tensors from disk now instead of when they are first used
+  std::string architecture{};  ///< what general.architecture must be; empty: anything
+  bool prefault = false;       ///< read the tensors from disk now instead of when they are first used
+  /** As that of peft_options; a copy is of the whole file, whose tensors keep the alignment that the file gives them. */
+  io::placement placement = io::placement::mapping;
 };
 
 struct gguf_adapter {
-  lora::adapter adapter;     ///< in the order of the lora_a tensors in the file; `owner` keeps the mapping
+  lora::adapter adapter;     ///< in the order of the lora_a tensors in the file; `owner` keeps the mapping, or the copy
   std::string architecture;  ///< "llama", "qwen2", ...
   double alpha = 0;          ///< 0 when the file has none
+  std::size_t bytes_copied = 0;
 };
 
 }  // namespace lora::inline v0::io
@@ -104,17 +109,30 @@ namespace lora::inline v0::io {
  * Loads one file.
  *
  * @throws io_error with one sentence that names the file, the key or tensor and its offset.
- * @par Cost   The header is read; tensors stay in the mapping, and are never copied.
+ * @par Cost   The header is read; tensors stay in the mapping, or are copied with the file (see gguf_adapter::bytes_copied).
  * @par Threads   Safe beside anything.
  */
 [[nodiscard]] inline gguf_adapter load_gguf(const std::string& path, const gguf_options& options = {}) {
   auto mapping = std::make_shared<const mapped_file>(mapped_file::open(path));
-  const gguf file = gguf::parse(mapping->bytes(), path, mapping);
+  std::shared_ptr<const void> owner = mapping;
+  std::span<const std::byte> bytes = mapping->bytes();
   gguf_adapter out;
+  const bool copied = options.placement == placement::huge_pages && !bytes.empty();
+  if (copied) {
+    mapping->prefault();
+    aligned_bytes block(bytes.size());
+    std::memcpy(block.data(), bytes.data(), bytes.size());
+    auto copy = std::make_shared<const aligned_bytes>(std::move(block));
+    bytes = {static_cast<const std::byte*>(copy->data()), bytes.size()};
+    out.bytes_copied = bytes.size();
+    owner = std::move(copy);
+    mapping.reset();
+  }
+  const gguf file = gguf::parse(bytes, path, owner);
   detail::assemble_gguf(out, file, options);
-  if (options.prefault) mapping->prefault();
+  if (options.prefault && mapping != nullptr) mapping->prefault();
   out.adapter.source = path;
-  out.adapter.owner = std::move(mapping);
+  out.adapter.owner = std::move(owner);
   return out;
 }
 

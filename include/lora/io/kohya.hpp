@@ -25,14 +25,15 @@ namespace lora::inline v0::io {
 
 struct kohya_options {
   /** Of lora_unet, lora_te, lora_te1, lora_te2, lora_te3: only these are read, the others reported as skipped. Empty: all. */
-  std::vector<std::string> components;
-  bool prefault = false;  ///< read the tensors from disk now instead of when they are first used
+  std::vector<std::string> components{};
+  bool prefault = false;                             ///< read the tensors from disk now instead of when they are first used
+  io::placement placement = io::placement::mapping;  ///< as that of peft_options
 };
 
 struct kohya_adapter {
   lora::adapter adapter;             ///< under the contract's names, in the order of the lora_down tensors in the file
   std::vector<std::string> skipped;  ///< components that the file has and the options left out
-  std::size_t bytes_copied = 0;      ///< of tensors that the file does not align
+  std::size_t bytes_copied = 0;      ///< see safetensors::bytes_copied()
 };
 
 }  // namespace lora::inline v0::io
@@ -174,10 +175,12 @@ namespace lora::inline v0::io {
  */
 [[nodiscard]] inline kohya_adapter load_kohya(const std::string& path, const model_contract& model, const kohya_options& options = {}) {
   auto mapping = std::make_shared<const mapped_file>(mapped_file::open(path));
-  const safetensors file = safetensors::parse(mapping->bytes(), path, mapping);
+  const bool copied = options.placement == placement::huge_pages;
+  if (copied) mapping->prefault();
+  const safetensors file = safetensors::parse(mapping->bytes(), path, mapping, {.placement = options.placement});
   kohya_adapter out;
   detail::assemble_kohya(out, file, model, options);
-  if (options.prefault) mapping->prefault();
+  if (options.prefault && !copied) mapping->prefault();
   out.bytes_copied = file.bytes_copied();
   out.adapter.source = path;
   out.adapter.owner = file.owner();

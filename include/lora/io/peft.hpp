@@ -7,7 +7,8 @@
 //   for (const auto& m : loaded.adapter.modules) use(m.name, m.weights.a, m.weights.b, m.weights.scale);
 //   for (const auto& p : loaded.report.unused_patterns) log(p);
 //
-// Biases of B (lora_bias), magnitudes of DoRA, trained biases and trained token rows come with their modules. Whatever would make the result differ from PEFT's is
+// Biases of B (lora_bias), magnitudes of DoRA, trained biases, trained token rows and replaced weights (modules_to_save, copies of embeddings)
+// come with their modules; other tensors that modules_to_save replaces, those of norms, are adapter::tensors. Whatever would make the result differ from PEFT's is
 // refused by name: configuration fields (io/peft_config.hpp), other tensors, A without B, ranks that disagree, tensors that the configuration
 // does not announce or announces in vain, pattern keys outside the supported subset (io/pattern.hpp).
 #ifndef LORA_IO_PEFT_HPP
@@ -18,6 +19,7 @@
 #include <lora/io/detail/conv_factors.hpp>
 #include <lora/io/detail/peft_embedding.hpp>
 #include <lora/io/detail/peft_experts.hpp>
+#include <lora/io/detail/peft_saved.hpp>
 #include <lora/io/pattern.hpp>
 #include <lora/io/peft_config.hpp>
 #include <lora/io/safetensors.hpp>
@@ -40,8 +42,11 @@ struct peft_options {
 
 /** What was accepted silently and might deserve a look. */
 struct load_report {
-  /** "rank_pattern: KEY" for each key that decided nothing: it matches no module, or an earlier key always matches first. */
+  /** "rank_pattern: KEY" for each key that decided nothing: it matches no module, or an earlier key always matches first; so too
+   *  "modules_to_save: NAME" where the file has nothing of it. */
   std::vector<std::string> unused_patterns;
+  /** Tensors that replace the base's without modules_to_save naming them, as PEFT takes them: copies of embeddings that were adapted or resized. */
+  std::vector<std::string> saved_along;
   /** Configuration fields that PEFT 0.21.2 does not have, with values that switch nothing on. */
   std::vector<std::string> unknown_fields;
   std::size_t tensors_used = 0;  ///< all tensors of the file: others are refused
@@ -136,14 +141,14 @@ inline constexpr std::string_view peft_bias = ".bias";                     // of
 [[nodiscard]] inline const char* peft_stranger(std::string_view name) noexcept {
   const auto has = [&](std::string_view part) { return name.find(part) != std::string_view::npos; };
   if (has("lora_diag")) return "is a diagonal of KaSA, which is not supported";
-  if (has(".base_layer.")) return "is a copy of a base tensor; saved bases are not supported";
+  if (has(".base_layer.")) return "is a copy of a base tensor of a module that has no lora_A";
   if (!name.starts_with(peft_prefix)) return "does not begin with 'base_model.model.', as the names of PEFT do";
   if (name.ends_with(peft_a) || name.ends_with(peft_b)) return "names no module";
   if (has("lora_embedding_") || has("trainable_tokens_delta"))
     return "does not end in .lora_embedding_A, .lora_embedding_B or .token_adapter.trainable_tokens_delta behind a module";
   if (has(".lora_A.") || has(".lora_B."))
     return "does not end in .lora_A.weight or .lora_B.weight (a name of the adapter inside is not PEFT's file format)";
-  return "is not a lora_A or lora_B weight (modules_to_save is not supported)";
+  return "is not a lora_A or lora_B weight, and modules_to_save does not name its module";
 }
 
 /** True only when there is nothing of that name: other failures are for mapped_file::open to report. */
@@ -264,12 +269,14 @@ inline void assemble_peft(io::peft_adapter& out, const io::safetensors& file, co
     return scale_for(alpha, rank, rule);
   };
   peft_parameters parameters(file, out.config, parameter_order);
+  peft_saved saved(file, out.config);
 
   for (const io::safetensors::tensor& a : file.tensors()) {
     const std::string_view module = peft_module(a.name(), peft_a);
     if (module.empty()) {
       const std::string_view module_of_b = peft_module(a.name(), peft_b);
-      if (!peft_extra_of(a.name()).module.empty() || is_peft_embedding(a.name(), peft_module)) continue;  // looked at below
+      if (!peft_extra_of(a.name()).module.empty() || is_peft_embedding(a.name(), peft_module) || saved.takes(a))
+        continue;  // looked at below
       if (module_of_b.empty()) raise<io_error>(about_tensor(file.path(), a.name()) << peft_stranger(a.name()));
       const std::string partner = std::string(peft_prefix).append(module_of_b).append(peft_a);
       if (file.find(partner) == nullptr) raise<io_error>(about_tensor(file.path(), a.name()) << "has no lora_A beside it");
@@ -308,11 +315,13 @@ inline void assemble_peft(io::peft_adapter& out, const io::safetensors& file, co
       out.adapter, file, out.config, config_path, peft_prefix, peft_magnitude, peft_module, scale_of,
       [&](std::string_view module, std::string_view suffix, index_t n) { return peft_vector(file, module, suffix, n); });
   for (const io::safetensors::tensor& t : file.tensors())
-    if (const peft_extra e = peft_extra_of(t.name()); !e.module.empty()) check_peft_extra(out, file, t, e);
+    if (const peft_extra e = peft_extra_of(t.name()); !e.module.empty() && !saved.takes(t)) check_peft_extra(out, file, t, e);
+  saved.add_to(out.adapter);
   out.adapter.fan_in_fan_out = out.config.fan_in_fan_out;
   if (out.adapter.modules.empty()) raise<io_error>(text() << quote(file.path()) << ": the adapter adapts no module");
   ranks.report_unused(out.report.unused_patterns);
   alphas.report_unused(out.report.unused_patterns);
+  saved.report(out.report.unused_patterns, out.report.saved_along);
   out.report.unknown_fields = out.config.unknown_fields;
   out.report.tensors_used = file.tensors().size();
 }

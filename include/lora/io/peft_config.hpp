@@ -18,6 +18,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -41,6 +42,7 @@ struct peft_config {
   std::vector<pattern_value<index_t>> rank_pattern;  ///< in the order of the file
   std::vector<pattern_value<double>> alpha_pattern;  ///< in the order of the file
   std::vector<peft_token_list> trainable_tokens;     ///< "trainable_token_indices": rows in the file replace the table's
+  std::vector<std::string> modules_to_save;          ///< ends of names of modules that the file replaces whole; empty when null or absent
   std::string base_model_name_or_path;               ///< empty when null or absent, like the next three
   std::string task_type;
   std::string revision;
@@ -69,7 +71,7 @@ enum class peft_rule : std::uint8_t {
   flag,      // null or false
   list,      // null or an empty array or object
   absent,    // null: for PEFT even an empty object switches it on
-  init,      // null, true, false, "gaussian", "orthogonal"
+  init,      // null, true, false, or a name of peft_plain_inits
 };
 
 struct peft_field {
@@ -77,6 +79,9 @@ struct peft_field {
   peft_rule rule;
   const char* why;  // of a refusal
 };
+
+// init_lora_weights of adapters over the base as it is. "eva" and "mica" look at the base or its inputs to begin with, and leave it alone.
+inline constexpr std::string_view peft_plain_inits[] = {"gaussian", "orthogonal", "eva", "mica"};
 
 // All fields of LoraConfig and its bases in PEFT 0.21.2, sorted.
 inline constexpr peft_field peft_fields[] = {
@@ -93,7 +98,10 @@ inline constexpr peft_field peft_fields[] = {
     {"fan_in_fan_out", peft_rule::used, ""},
     {"inference_mode", peft_rule::harmless, ""},
     {"init_lora_weights", peft_rule::init,
-     "only true, false, \"gaussian\" and \"orthogonal\" are supported; others can rewrite the base weights"},
+     "only true, false, \"gaussian\", \"orthogonal\", \"eva\" and \"mica\" leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA "
+     "take "
+     "the adapter out of the base's weights, so that it needs a base of its own: save it with PEFT's "
+     "path_initial_model_for_weight_conversion"},
     {"kasa_config", peft_rule::absent, "KaSA truncates the base weights and adds a diagonal between A and B"},
     {"layer_replication", peft_rule::list, "it changes which layers the model has"},
     {"layers_pattern", peft_rule::harmless, ""},
@@ -105,7 +113,7 @@ inline constexpr peft_field peft_fields[] = {
     {"lora_ga_config", peft_rule::harmless, ""},
     {"megatron_config", peft_rule::absent, "Megatron's parallel layers hold parts of the weights"},
     {"megatron_core", peft_rule::harmless, ""},
-    {"modules_to_save", peft_rule::list, "whole modules replaced by trained ones are not supported"},
+    {"modules_to_save", peft_rule::used, ""},
     {"monteclora_config", peft_rule::absent, "MonteCLoRA samples around the weights"},
     {"peft_type", peft_rule::used, ""},
     {"peft_version", peft_rule::used, ""},
@@ -136,6 +144,11 @@ class peft_config_reader final : public json_events {
   void number(double v, bool) override { scalar({kind::number, v}); }
   void string(std::string& v) override {
     string_ = &v;
+    if (depth_ == 2 && name_ == "modules_to_save") {
+      out_.modules_to_save.push_back(std::move(v));
+      empty_ = false;
+      return;
+    }
     scalar({kind::string});
   }
 
@@ -157,8 +170,10 @@ class peft_config_reader final : public json_events {
       empty_ = true;
       if (is_pattern() && !object) refuse_field("is an array, not an object of patterns");
       if (name_ == "target_parameters" && object) refuse_field("is an object, not an array of strings");
+      if (name_ == "modules_to_save" && object) refuse_field("is an object, not an array of names");
     } else {
       empty_ = false;
+      if (depth_ == 2 && name_ == "modules_to_save") refuse_field("holds something that is not a name");
       if (depth_ == 2 && is_pattern()) refuse_pattern("is not a number");
       if (name_ == "target_parameters") refuse_field("holds more than strings");
     }
@@ -171,6 +186,7 @@ class peft_config_reader final : public json_events {
 
   /** What can only be said at the end: missing fields, and keys that occur twice. */
   void finish() {
+    if (unknown_.has_value()) raise<io_error>(*unknown_);
     if (!has("peft_type")) refuse("the field 'peft_type' is missing");
     if (!has("r")) refuse("the field 'r' is missing");
     if (!has("lora_alpha")) refuse("the field 'lora_alpha' is missing");
@@ -194,10 +210,11 @@ class peft_config_reader final : public json_events {
   [[noreturn]] void refuse(const char* sentence) const {
     raise<io_error>(text() << quote(file_) << ": " << sentence << " (byte " << position() << ")");
   }
-  [[noreturn]] void refuse_field(const char* sentence, const char* why = "") const {
-    raise<io_error>(text() << quote(file_) << ": the field " << quote(name_) << " " << sentence << (*why != '\0' ? ": " : "") << why
-                           << " (byte " << position() << ")");
+  [[nodiscard]] text about_field(const char* sentence, const char* why) const {
+    return text() << quote(file_) << ": the field " << quote(name_) << " " << sentence << (*why != '\0' ? ": " : "") << why << " (byte "
+                  << position() << ")";
   }
+  [[noreturn]] void refuse_field(const char* sentence, const char* why = "") const { raise<io_error>(about_field(sentence, why)); }
   [[noreturn]] void refuse_pattern(const char* sentence) const {
     raise<io_error>(text() << quote(file_) << ": " << quote(name_) << ": the value of " << quote(pattern_key_) << " " << sentence
                            << " (byte " << position() << ")");
@@ -227,6 +244,7 @@ class peft_config_reader final : public json_events {
       field_value(v);
     else
       empty_ = false;
+    if (depth_ == 2 && name_ == "modules_to_save") refuse_field("holds something that is not a name");
     if (depth_ == 2 && is_pattern()) pattern_value(v);
     if (depth_ > 1 && is_tokens()) {
       if (const char* wrong = tokens_.scalar(depth_, v.what == kind::natural, v.natural)) refuse_field(wrong);
@@ -247,6 +265,10 @@ class peft_config_reader final : public json_events {
       out_.rank_pattern.push_back({std::move(pattern_key_), static_cast<index_t>(v.natural)});
   }
 
+  [[nodiscard]] static bool is_plain_init(std::string_view name) noexcept {
+    return std::find(std::begin(peft_plain_inits), std::end(peft_plain_inits), name) != std::end(peft_plain_inits);
+  }
+
   [[nodiscard]] static bool is_rank(const value& v) noexcept {
     return v.what == kind::natural && v.natural >= 1 && v.natural <= static_cast<std::uint64_t>(PTRDIFF_MAX);
   }
@@ -255,7 +277,9 @@ class peft_config_reader final : public json_events {
     const bool off = v.what == kind::null || v.what == kind::no;
     if (index_ == peft_field_count) {
       if (!off && v.what != kind::empty && v.what != kind::string)
-        refuse_field("is none that PEFT 0.21.2 has, and it is set", "it may change what the adapter computes");
+        unknown_ = unknown_.has_value()
+                       ? unknown_
+                       : about_field("is none that PEFT 0.21.2 has, and it is set", "it may change what the adapter computes");
       out_.unknown_fields.push_back(name_);
       return;
     }
@@ -276,7 +300,7 @@ class peft_config_reader final : public json_events {
         if (v.what == kind::null) return;
         break;
       case peft_rule::init:
-        if (off || v.what == kind::yes || (v.what == kind::string && (*string_ == "gaussian" || *string_ == "orthogonal"))) return;
+        if (off || v.what == kind::yes || (v.what == kind::string && is_plain_init(*string_))) return;
         break;
     }
     if (v.what == kind::string)
@@ -300,7 +324,12 @@ class peft_config_reader final : public json_events {
       if (!out_.trains_bias && v.what != kind::null && !(v.what == kind::string && *string_ == "none"))
         refuse_field("is none of null, \"none\", \"all\" and \"lora_only\"");
     } else if (name_ == "peft_type") {
-      if (v.what != kind::string || *string_ != "LORA") refuse_field("is not \"LORA\", the only type that is supported");
+      if (v.what == kind::string && *string_ != "LORA")
+        raise<io_error>(text() << quote(file_) << ": the field 'peft_type' is " << quote(*string_)
+                               << ", not \"LORA\", the only type that is supported (byte " << position() << ")");
+      if (v.what != kind::string) refuse_field("is not \"LORA\", the only type that is supported");
+    } else if (name_ == "modules_to_save") {
+      if (v.what != kind::null && v.what != kind::empty && v.what != kind::filled) refuse_field("is not an array of names");
     } else if (name_ == "target_parameters") {
       if (v.what != kind::null && v.what != kind::empty && v.what != kind::filled) refuse_field("is not an array of strings");
     } else if (is_pattern()) {
@@ -351,6 +380,7 @@ class peft_config_reader final : public json_events {
   std::size_t depth_ = 0;
   bool empty_ = true;
   bool seen_[peft_field_count + 1] = {};
+  std::optional<text> unknown_;  // the first unknown field that is set: said at the end, as the type of another tuner says more
 };
 
 }  // namespace lora::inline v0::detail

@@ -11,6 +11,7 @@
 //   - duplicate tensor names, and duplicate keys of __metadata__ (the reference keeps the last one);
 //   - whitespace in front of the header's '{' (the README demands '{' as the first byte; the reference skips whitespace);
 //   - __metadata__: null, a tensor's entry written as an array, a dtype written as an object (accidents of the reference's parser);
+//   - more than 65536 keys of __metadata__, and more than 2^20 values in unknown fields: they would only take time;
 //   - names that contain NUL, more than 8 dimensions, extents that do not fit a signed 64-bit index, and [0, 2^40, 2^40], whose strides
 //     could not be formed although it is empty;
 //   - BOOL bytes other than 0 and 1, because reading such a byte as a C++ bool is undefined.
@@ -27,6 +28,7 @@
 #include <lora/core/bytes.hpp>
 #include <lora/io/detail/safetensors_header.hpp>
 #include <lora/io/mapped_file.hpp>
+#include <lora/io/placement.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -35,12 +37,6 @@
 namespace lora::inline v0::io {
 
 static_assert(std::endian::native == std::endian::little, "lora: the readers of io/ are written for little-endian machines");
-
-/** Where the elements of a file's tensors are once it is open. Which to take, measured: docs/memory.md. */
-enum class placement : unsigned char {
-  mapping,     ///< in the mapped file: nothing is read before it is used, and processes share the pages, which are of 4 KiB
-  huge_pages,  ///< in a copy of this process's own, which asks for pages of 2 MiB; every tensor begins on a cache line
-};
 
 struct open_options {
   io::placement placement = io::placement::mapping;

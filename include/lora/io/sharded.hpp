@@ -5,7 +5,7 @@
 //
 //   auto base = lora::io::sharded::open("Llama-3.1-8B");        // the folder, the index, or a single .safetensors file
 //   lora::any_view w = base["model.layers.0.self_attn.q_proj.weight"];
-//   lora::model_contract model = lora::io::contract_of(base);
+//   lora::model_contract model = lora::io::contract_of(base);   // as of a single file: io/contract.hpp
 //
 // {"metadata": {...}, "weight_map": {"TENSOR": "model-00001-of-00004.safetensors", ...}}
 //
@@ -192,6 +192,9 @@ class sharded {
   [[nodiscard]] std::size_t size() const noexcept { return tensors_.size(); }
   /** In the order of their shards' names, then of their bytes in the shard. @pre i < size() */
   [[nodiscard]] const safetensors::tensor& tensor(std::size_t i) const& noexcept LORA_LIFETIMEBOUND { return *tensors_[i].tensor; }
+  /** All of them in that order, to walk over. */
+  [[nodiscard]] auto tensors() const& noexcept LORA_LIFETIMEBOUND { return all{tensors_.data(), tensors_.data() + tensors_.size()}; }
+  void tensors() && = delete;
   /** The file that the tensor is in. */
   [[nodiscard]] const safetensors& shard_of(std::size_t i) const& noexcept LORA_LIFETIMEBOUND { return shards_[tensors_[i].shard]; }
   [[nodiscard]] std::span<const safetensors> shards() const& noexcept LORA_LIFETIMEBOUND { return shards_; }
@@ -222,6 +225,22 @@ class sharded {
     std::size_t shard;
   };
 
+  struct walker {
+    const slot* at;
+    [[nodiscard]] const safetensors::tensor& operator*() const noexcept { return *at->tensor; }
+    walker& operator++() noexcept {
+      ++at;
+      return *this;
+    }
+    [[nodiscard]] bool operator!=(const walker& other) const noexcept { return at != other.at; }
+  };
+  struct all {
+    const slot* first;
+    const slot* last;
+    [[nodiscard]] walker begin() const noexcept { return {first}; }
+    [[nodiscard]] walker end() const noexcept { return {last}; }
+  };
+
   sharded() = default;
 
   void sort() {
@@ -236,16 +255,6 @@ class sharded {
   std::vector<slot> tensors_;
   std::vector<std::size_t> by_name_;  // indices into tensors_
 };
-
-/** As contract_of a single file: a module for each tensor `<name>.weight` of two axes, or of four. */
-[[nodiscard]] inline model_contract contract_of(const sharded& model) {
-  model_contract contract;
-  for (std::size_t i = 0; i < model.size(); ++i) {
-    const safetensors::tensor& t = model.tensor(i);
-    if (auto m = detail::module_of_tensor(t.name(), t.shape(), t.rank())) contract.add(*std::move(m));
-  }
-  return contract;
-}
 
 }  // namespace lora::inline v0::io
 

@@ -46,6 +46,7 @@ class diffusers_configs {
       if (const char* field = p.use_dora                    ? "use_dora"
                               : p.lora_bias                 ? "lora_bias"
                               : p.trains_bias               ? "bias"
+                              : !p.modules_to_save.empty()  ? "modules_to_save"
                               : p.fan_in_fan_out            ? "fan_in_fan_out"
                               : !p.trainable_tokens.empty() ? "trainable_token_indices"
                                                             : nullptr)

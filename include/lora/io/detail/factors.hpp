@@ -98,6 +98,7 @@ inline void require_writable(const char* operation, const adapted_module& m) {
     refuse(text() << "it has "
                   << (m.weights.magnitude.size() != 0 ? "a magnitude of DoRA"
                       : m.weights.bias.size() != 0    ? "a bias of B"
+                      : m.weights.weight.size() != 0  ? "a replaced weight"
                       : m.weights.rows.size() != 0    ? "trained token rows"
                                                       : "a trained bias")
                   << ", which is not written in this format");
@@ -113,6 +114,9 @@ inline void require_no_convolution(const char* operation, const adapted_module& 
 
 inline void require_modules(const char* operation, const adapter& source) {
   if (source.modules.empty()) raise<value_error>(text() << operation << ": the adapter has no modules");
+  if (!source.tensors.empty())
+    raise<value_error>(text() << operation << ": the adapter replaces the tensor " << quote(source.tensors.front().name)
+                              << ", which is not written in this format");
 }
 
 /**

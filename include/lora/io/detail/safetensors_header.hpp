@@ -113,6 +113,7 @@ class safetensors_header final : public json_events {
 
   void key(std::string& value) override {
     if (place_ == place::metadata) {
+      if (out_.metadata.size() == most_metadata) refuse_header("__metadata__ has more than 65536 keys");
       metadata_record m{};
       m.key_at = keep(value);
       m.key_size = static_cast<std::uint32_t>(value.size());
@@ -151,7 +152,7 @@ class safetensors_header final : public json_events {
         return;
       case place::skipped:
         ++skip_depth_;
-        return;
+        return skip();
       default:
         scalar(object ? "an object" : "an array");
     }
@@ -187,6 +188,15 @@ class safetensors_header final : public json_events {
   enum class place : unsigned char { start, top, metadata, entry, shape, offsets, skipped };
   enum field : unsigned char { field_other = 1, field_dtype = 2, field_shape = 4, field_offsets = 8 };
 
+  // Files have some ten keys of metadata and no unknown fields; 100 MB of either took seconds to read and to compare.
+  static constexpr std::size_t most_metadata = std::size_t{1} << 16;
+  static constexpr std::size_t most_skipped = std::size_t{1} << 20;
+
+  void skip() {
+    if (++skipped_ > most_skipped)
+      refuse_tensor("its fields that the format does not have hold more than 1048576 values, with those before");
+  }
+
   [[nodiscard]] std::size_t byte() const noexcept { return first_byte_ + position(); }
 
   [[noreturn]] void refuse_header(const char* sentence) {
@@ -205,9 +215,9 @@ class safetensors_header final : public json_events {
     text t;
     switch (place_) {
       case place::skipped:
-        return;
+        return skip();
       case place::entry:
-        if (field_ == field_other) return;
+        if (field_ == field_other) return skip();
         t = about_tensor(file_, name_);
         t << "its "
           << (field_ == field_dtype   ? "dtype is "
@@ -281,6 +291,7 @@ class safetensors_header final : public json_events {
   unsigned seen_ = 0;
   unsigned offsets_ = 0;
   std::size_t skip_depth_ = 0;
+  std::size_t skipped_ = 0;  // values, in the whole header
   bool metadata_open_ = false;
   bool metadata_seen_ = false;
 };
