@@ -60,9 +60,9 @@ namespace lora::inline v0::detail {
   };
   out += "},\n  \"base_model_name_or_path\": ";
   text_or_null(options.base_model_name_or_path);
-  out +=
-      ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n  \"init_lora_weights\": true,\n  "
-      "\"lora_alpha\": ";
+  out += ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": ";
+  out += source.fan_in_fan_out ? "true" : "false";
+  out += ",\n  \"inference_mode\": true,\n  \"init_lora_weights\": true,\n  \"lora_alpha\": ";
   append_number(out, alpha_of(first));
   out += ",\n  \"lora_dropout\": 0.0,\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": ";
   append_number(out, first.a.extent(0));
