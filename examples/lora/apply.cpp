@@ -7,12 +7,39 @@
 #include <lora/io/npy_writer.hpp>
 #include <lora/parallel/thread_pool.hpp>
 
+#include <algorithm>
+
 namespace program {
 namespace {
 
 using lora::bfloat16;
 using lora::float16;
 using lora::index_t;
+
+/** ", did you mean 'NAME'?" for the name that ends in `wanted`, or differs from it least; nothing when none is near. */
+[[nodiscard]] std::string suggestion(const lora::model_contract& contract, const std::string& wanted) {
+  std::string best;
+  std::size_t least = 4;  // letters: further away it is another name
+  for (std::size_t i = 0; i < contract.size(); ++i) {
+    const std::string& name = contract[i].name;
+    if (name.ends_with("." + wanted)) return ", did you mean '" + name + "'?";
+    if (std::max(name.size(), wanted.size()) - std::min(name.size(), wanted.size()) >= least) continue;
+    std::vector<std::size_t> row(wanted.size() + 1);  // of Levenshtein's table
+    for (std::size_t j = 0; j < row.size(); ++j) row[j] = j;
+    for (const char c : name) {
+      std::size_t diagonal = row[0]++;
+      for (std::size_t j = 1; j < row.size(); ++j) {
+        const std::size_t changed = diagonal + (wanted[j - 1] != c);
+        diagonal = row[j];
+        row[j] = std::min({changed, row[j] + 1, row[j - 1] + 1});
+      }
+    }
+    if (row.back() >= least) continue;
+    least = row.back();
+    best = name;
+  }
+  return best.empty() ? "" : ", did you mean '" + best + "'?";
+}
 
 [[noreturn]] void refuse_input(const std::string& path, const lora::any_view& x, const std::string& wanted) {
   lora::detail::text t;
@@ -76,13 +103,14 @@ void apply_embedding(const std::string& path, const lora::any_view& weight, cons
 }  // namespace
 
 void apply(const apply_options& o) {
-  require_file_output(o.output);
+  require_file_output(o.output, o.adapters);
   const base_model base = open_base(o.base);
   const adapted_base model(base, load_all(o.adapters, base, o.module), weights_of(o.adapters));
   const std::size_t index = model.contract().find(o.module);
   if (index == lora::model_contract::not_found)
-    throw lora::bind_error(
-        ("'" + o.base + "': there is no module '" + o.module + "': no tensor of two axes is called '" + o.module + ".weight'").c_str());
+    throw lora::bind_error(("'" + o.base + "': there is no module '" + o.module + "': no tensor of two axes is called '" + o.module +
+                            ".weight'" + suggestion(model.contract(), o.module))
+                               .c_str());
   const lora::module_contract& m = model.contract()[index];
   if (model.given(index).empty())
     throw lora::bind_error(("'" + o.adapters.front().path +

@@ -274,7 +274,7 @@ class merger {
 }  // namespace
 
 void merge(const merge_options& o) {
-  require_file_output(o.output);
+  require_file_output(o.output, o.adapters);
   const base_model base = open_base(o.base);
   const adapted_base model(base, load_all(o.adapters, base), weights_of(o.adapters));
   const plan changes(base, model);

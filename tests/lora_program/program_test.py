@@ -609,6 +609,30 @@ def refusal_test(tmp):
     refused("merge", "--base", base, "--adapter", p, "--output", tmp, names=tmp)
     refused("compose", "--adapter", p, "--output", out, names=out, output=out)
     refused("diff", p, base, names=base)
+    # Never over the adapter itself; over the base, through a link and with '=' in names it works.
+    folder = tmp / "a=b"
+    shutil.copytree(p, folder)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        refused("merge", "--base", base, "--adapter", folder, "--output", folder / name, names=folder / name, says="of the adapter", output=folder / name)
+    refused("apply", "--base", base, "--adapter", folder, "--module", module, "--input", x, "--output", folder / "adapter_model.safetensors", says="of the adapter", output=folder / "adapter_model.safetensors")
+    good("merge", "--base", base, "--adapter", folder, "--output", folder / "merged")
+    good("merge", "--base", base, "--adapter", f"{folder}=2", "--output", tmp / "twice")
+    check((folder / "merged").read_bytes() != (tmp / "twice").read_bytes())
+    (tmp / "link").symlink_to(folder / "merged")
+    good("merge", "--base", base, "--adapter", f"{folder}=2", "--output", tmp / "link")
+    check((tmp / "link").is_symlink() and (folder / "merged").read_bytes() == (tmp / "twice").read_bytes())
+    refused("apply", "--base", base, "--adapter", folder, "--module", "model.layers.0.q_pro", "--input", x, "--output", tmp / "no", says="did you mean 'model.layers.0.q_proj'?", output=tmp / "no")
+    refused("apply", "--base", base, "--adapter", folder, "--module", "0.v_proj", "--input", x, "--output", tmp / "no", says="did you mean 'model.layers.0.v_proj'?", output=tmp / "no")
+    write_npy(tmp / "ids.npy", [[1, 2]], "<i8", "q", shape=(2,))
+    refused("apply", "--base", base, "--adapter", folder, "--module", module, "--input", tmp / "ids.npy", "--output", tmp / "no", names="ids.npy", says="f32 [n, 12]", output=tmp / "no")
+    (tmp / "steer.json").write_text(json.dumps({"rank": 1, "in_dim": 1, "out_dim": 1, "a": [1], "b": [1], "module": "q\x1b[31m\n"}))
+    for more in ([], ["--json"]):
+        text = good("inspect", tmp / "steer.json", *more)
+        check("\x1b" not in text and "q\n" not in text, text)
+    if os.geteuid() != 0:  # for root every folder can be written
+        closed = tmp / "closed"
+        closed.mkdir(mode=0o500)
+        refused("merge", "--base", base, "--adapter", p, "--output", closed / "m", names=closed, output=closed / "m")
     fifo = tmp / "fifo"
     os.mkfifo(fifo)
     refused("inspect", fifo, names=fifo, says="FIFO")
