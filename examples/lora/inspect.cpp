@@ -90,7 +90,10 @@ struct line {
 
 /** [out, in] as far as the adapter says. */
 [[nodiscard]] std::pair<lora::index_t, lora::index_t> shape_of(const lora::low_rank& w) {
-  const lora::index_t out = w.b.rank() == 2 ? w.b.extent(0) : w.trained_bias.rank() == 1 ? w.trained_bias.extent(0) : 0;
+  const lora::index_t out = w.b.rank() == 2              ? w.b.extent(0)
+                            : w.trained_bias.rank() == 1 ? w.trained_bias.extent(0)
+                            : w.rows.rank() == 2         ? w.rows.extent(1)
+                                                         : 0;
   return {out, w.a.rank() == 2 ? w.a.extent(1) : 0};
 }
 

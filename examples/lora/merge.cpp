@@ -206,13 +206,14 @@ class merger {
     return merged;
   }
 
-  /** Trained token rows are columns of the matrix [width, tokens] of an embedding. */
+  /** Trained token rows are columns of the matrix [width, tokens] of an embedding, and rows of that of an lm_head. */
   template <class T>
   static void replace_rows(const lora::adapted_module& m, lora::ndarray<T, 2>& merged) {
     lora::dispatch<2, float, float16, bfloat16>(m.weights.rows, [&](auto rows) {
       for (std::size_t i = 0; i < m.weights.row_indices.size(); ++i)
         for (lora::index_t k = 0; k < rows.extent(1); ++k)
-          merged(k, m.weights.row_indices[i]) = static_cast<T>(static_cast<float>(rows(static_cast<lora::index_t>(i), k)));
+          (m.kind == lora::module_kind::embedding ? merged(k, m.weights.row_indices[i]) : merged(m.weights.row_indices[i], k)) =
+              static_cast<T>(static_cast<float>(rows(static_cast<lora::index_t>(i), k)));
     });
   }
 
