@@ -369,6 +369,14 @@ def layout_test(tmp):
         one, two = read(tmp / "one"), read(tmp / "two")
         for name in one:
             check(matrix(one[name]) == [tuple(r) for r in transposed(matrix(two[name]))] if len(one[name][1]) == 2 else one[name] == two[name], name)
+        # The square weight is taken as [out, in] in shards too, when the flag is false.
+        names, parts = list(turned), tmp / f"{case}-turned"
+        parts.mkdir()
+        for i in (0, 1):
+            write(parts / f"s{i}.safetensors", {n: turned[n] for n in names[i::2]})
+        (parts / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {n: f"s{i % 2}.safetensors" for i, n in enumerate(names)}}))
+        good("merge", "--base", parts, "--adapter", plain, "--output", tmp / "parts")
+        check(read(tmp / "parts") == two, "shards of [out, in]")
         # The flag cannot be believed beside a weight that lies the other way, in one file or in shards.
         names = list(base)
         shards = tmp / f"{case}-shards"
