@@ -17,7 +17,15 @@ void compose(const compose_options& o) {
   for (const weighted_path& a : o.adapters) sources.push_back(load(a.path, base ? &*base : nullptr));
   std::vector<lora::composed_part> parts;
   for (std::size_t i = 0; i < sources.size(); ++i) parts.push_back({&sources[i].adapter, o.adapters[i].weight});
-  const lora::adapter sum = lora::composed(parts, o.output);
+  lora::adapter sum = lora::composed(parts, o.output);
+  // One flag for the file: parts that disagree leave open how a square weight lies.
+  for (const source& s : sources) sum.fan_in_fan_out = sum.fan_in_fan_out || s.adapter.fan_in_fan_out;
+  for (const source& s : sources)
+    for (const auto& m : s.adapter.modules)
+      if (s.adapter.fan_in_fan_out != sum.fan_in_fan_out && m.weights.a.extent(1) == m.weights.b.extent(0))
+        throw lora::value_error(("'" + s.path + "': module '" + m.name +
+                                 "' has a square weight, and only another of the adapters says fan_in_fan_out: one file cannot say both")
+                                    .c_str());
   write_peft(o.output, sum);
   lora::index_t most = 0;
   for (const auto& m : sum.modules) most = std::max(most, m.weights.a.extent(0));

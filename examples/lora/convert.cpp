@@ -22,9 +22,28 @@ namespace {
   return digits != 0 && digits != std::string_view::npos && module[digits] == '.' && module.size() > digits + 1;
 }
 
+/** What only PEFT's folder can say; the writers of the other formats refuse what a module has beside A, B and the scale. */
+void require_expressible(const source& s) {
+  const auto refuse = [](const std::string& module, const char* problem) {
+    lora::detail::raise<lora::value_error>(lora::detail::text() << "module " << lora::detail::quote(module) << " " << problem);
+  };
+  for (const auto& m : s.adapter.modules) {
+    if (m.kind == lora::module_kind::embedding) refuse(m.name, "is an embedding, and the format holds linear layers");
+    if (m.kind == lora::module_kind::conv2d) refuse(m.name, "is a convolution, whose kernel the format's matrices do not hold");
+    const bool square = m.weights.a.rank() == 2 && m.weights.b.rank() == 2 && m.weights.a.extent(1) == m.weights.b.extent(0);
+    if (s.adapter.fan_in_fan_out && square)
+      refuse(m.name, "lies as [in, out] in its base (fan_in_fan_out), which no shape tells of a square weight, nor does the format");
+  }
+  if (!s.adapter.tensors.empty())
+    lora::detail::raise<lora::value_error>(lora::detail::text()
+                                           << "it replaces the tensor " << lora::detail::quote(s.adapter.tensors.front().name)
+                                           << ", and the format holds pairs of A and B only");
+}
+
 void write(const convert_options& o, const source& s) {
   if (o.to == "peft") return write_peft(o.output, s.adapter);
   require_file_output(o.output);
+  require_expressible(s);
   if (o.to == "kohya") return lora::io::save_kohya(o.output, s.adapter);
   if (o.to == "json") return lora::io::save_json(o.output, s.adapter);
   for (const auto& m : s.adapter.modules)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "source.hpp"
+#include "adapted.hpp"
+#include "measure.hpp"
 #include "terminal.hpp"
 
 #include <lora/linalg/low_rank_norm.hpp>
@@ -53,31 +54,83 @@ void match(const std::map<std::string, Item>& a, const std::map<std::string, Ite
   return lora::low_rank_norm(both);
 }
 
-[[nodiscard]] std::map<std::string, lora::low_rank_term> terms_of(const source& s) {
-  std::map<std::string, lora::low_rank_term> out;
+[[nodiscard]] std::map<std::string, const lora::adapted_module*> modules_of(const source& s) {
+  std::map<std::string, const lora::adapted_module*> out;
   for (const auto& m : s.adapter.modules)
-    if (!out.emplace(m.name, term_of(s.adapter, m)).second)
-      throw lora::bind_error(("'" + s.path + "': the module '" + m.name + "' is adapted twice").c_str());
+    if (!out.emplace(m.name, &m).second) throw lora::bind_error(("'" + s.path + "': the module '" + m.name + "' is adapted twice").c_str());
   return out;
 }
 
-void diff_adapters(const diff_options& o) {
-  std::optional<base_model> base;
-  if (!o.base.empty()) base = open_base(o.base);
-  source a = load(o.a, base ? &*base : nullptr, nameless::allowed);
-  source b = load(o.b, base ? &*base : nullptr, nameless::allowed);
-  // One module against one module: a nameless one means the other's.
-  for (source* const s : {&a, &b}) {
-    source& other = s == &a ? b : a;
-    std::string& name = s->adapter.modules.front().name;
-    if (!name.empty()) continue;
-    if (other.adapter.modules.size() != 1)
-      throw lora::bind_error(("'" + s->path + "': it names no module, and '" + other.path + "' has several").c_str());
-    name = other.adapter.modules.front().name;
+/** || a - b || of two tensors of any rank and one shape, in double. */
+[[nodiscard]] double distance(const lora::any_view& a, const lora::any_view& b) {
+  const auto each = [](const lora::any_view& v, auto&& use) {
+    const lora::index_t shape[] = {v.size()};
+    const auto take = [&](auto typed) {
+      for (lora::index_t i = 0; i < typed.extent(0); ++i) use(static_cast<double>(static_cast<float>(typed(i))), i);
+    };
+    if (v.is_contiguous())
+      return lora::dispatch<1, float, lora::float16, lora::bfloat16>(lora::any_view(v.data(), v.type(), shape, 1), take);
+    lora::dispatch<2, float, lora::float16, lora::bfloat16>(v, [&](auto typed) {
+      for (lora::index_t i = 0; i < typed.extent(0); ++i)
+        for (lora::index_t j = 0; j < typed.extent(1); ++j)
+          use(static_cast<double>(static_cast<float>(typed(i, j))), i * typed.extent(1) + j);
+    });
+  };
+  std::vector<double> difference(static_cast<std::size_t>(a.size()));
+  each(a, [&](double x, lora::index_t i) { difference[static_cast<std::size_t>(i)] = x; });
+  each(b, [&](double x, lora::index_t i) { difference[static_cast<std::size_t>(i)] -= x; });
+  double squares = 0;
+  for (const double d : difference) squares += d * d;
+  return std::sqrt(squares);
+}
+
+/** A sentence for each tensor beside A and B that is not the same in both; nothing when all are. */
+class tensor_diff {
+ public:
+  void compare(const std::string& module, const char* what, const lora::any_view& a, const lora::any_view& b) {
+    if (a.size() == 0 && b.size() == 0) return;
+    const std::string begin = escaped(module) + ": " + what;
+    if (a.size() == 0 || b.size() == 0) {
+      sentences.push_back(begin + " only in " + (a.size() == 0 ? "b" : "a"));
+    } else if (a.rank() != b.rank() || !std::equal(a.shape(), a.shape() + a.rank(), b.shape())) {
+      lora::detail::text t;
+      t << " " << lora::detail::shape_text{a.shape(), a.rank()} << " and " << lora::detail::shape_text{b.shape(), b.rank()};
+      sentences.push_back(begin + t.c_str());
+    } else if (const double d = distance(a, b); d != 0) {
+      char text[48];
+      std::snprintf(text, sizeof text, ", ||a - b|| %.4g", d);
+      sentences.push_back(begin + text);
+    }
   }
 
-  const auto terms_a = terms_of(a);
-  const auto terms_b = terms_of(b);
+  void compare(const lora::adapted_module& a, const lora::adapted_module& b) {
+    if (a.kind != b.kind) sentences.push_back(escaped(a.name) + ": of different kinds");
+    compare(a.name, "bias of B", a.weights.bias, b.weights.bias);
+    compare(a.name, "magnitude of DoRA", a.weights.magnitude, b.weights.magnitude);
+    compare(a.name, "trained bias", a.weights.trained_bias, b.weights.trained_bias);
+    compare(a.name, "replaced weight", a.weights.weight, b.weights.weight);
+    if (a.weights.row_indices != b.weights.row_indices)
+      sentences.push_back(escaped(a.name) + ": other token rows are trained");
+    else
+      compare(a.name, "trained token rows", a.weights.rows, b.weights.rows);
+  }
+
+  std::vector<std::string> sentences;
+};
+
+/** Of two adapters of which one may have been given a base to measure DoRA with. */
+struct sides {
+  const source& a;
+  const source& b;
+  const adapted_base* model_a = nullptr;
+  const adapted_base* model_b = nullptr;
+};
+
+void diff_sources(const sides& both) {
+  const source& a = both.a;
+  const source& b = both.b;
+  const auto modules_a = modules_of(a);
+  const auto modules_b = modules_of(b);
   std::vector<std::string> only_a;
   std::vector<std::string> only_b;
   struct line {
@@ -87,19 +140,51 @@ void diff_adapters(const diff_options& o) {
     bool fits;
   };
   std::vector<line> lines;
-  progress shown("diff", terms_a.size());
-  match(terms_a, terms_b, only_a, only_b, [&](const std::string& name, const lora::low_rank_term& x, const lora::low_rank_term& y) {
-    line l{name, x, y, lora::low_rank_norm({&x, 1}), lora::low_rank_norm({&y, 1}), 0, true};
-    l.fits = x.a.extent(1) == y.a.extent(1) && x.b.extent(0) == y.b.extent(0);
-    if (l.fits) l.distance = distance(x, y);
-    lines.push_back(std::move(l));
+  tensor_diff others;
+  bool unseen = false;  // DoRA whose effect on W is not measured
+  progress shown("diff", modules_a.size());
+  match(modules_a, modules_b, only_a, only_b, [&](const std::string& name, const auto* x, const auto* y) {
     shown.advance(1);
+    others.compare(*x, *y);
+    line l{name, checked(a.adapter, *x).term, checked(b.adapter, *y).term, 0, 0, 0, true};
+    const bool pair_a = l.a.a.extent(0) != 0;
+    const bool pair_b = l.b.a.extent(0) != 0;
+    if (pair_a != pair_b) others.sentences.push_back(escaped(name) + ": A and B only in " + (pair_a ? "a" : "b"));
+    if (!pair_a || !pair_b) return;
+    l.fits = l.a.a.extent(1) == l.b.a.extent(1) && l.a.b.extent(0) == l.b.b.extent(0);
+    const bool dora = x->weights.magnitude.size() != 0 || y->weights.magnitude.size() != 0;
+    const bool same_weight = x->weights.weight.size() == 0 && y->weights.weight.size() == 0;
+    if (dora && l.fits && same_weight && both.model_a != nullptr) {
+      const std::size_t i = both.model_a->contract().find(name);
+      const std::size_t j = both.model_b->contract().find(name);
+      const lora::adapter_set set_a = both.model_a->set_of(i);
+      const lora::adapter_set set_b = both.model_b->set_of(j);
+      l.norm_a = update_distance(both.model_a->weight(i), set_a[i], {});
+      l.norm_b = update_distance(both.model_a->weight(i), set_b[j], {});
+      l.distance = update_distance(both.model_a->weight(i), set_a[i], set_b[j]);
+    } else {
+      unseen = unseen || dora;
+      l.norm_a = lora::low_rank_norm({&l.a, 1});
+      l.norm_b = lora::low_rank_norm({&l.b, 1});
+      if (l.fits) l.distance = distance(l.a, l.b);
+    }
+    lines.push_back(std::move(l));
   });
+  std::map<std::string, lora::any_view> tensors_a;
+  std::map<std::string, lora::any_view> tensors_b;
+  for (const auto& t : a.adapter.tensors) tensors_a.emplace(t.name, t.value);
+  for (const auto& t : b.adapter.tensors) tensors_b.emplace(t.name, t.value);
+  match(tensors_a, tensors_b, only_a, only_b,
+        [&](const std::string& name, const lora::any_view& x, const lora::any_view& y) { others.compare(name, "replaced tensor", x, y); });
+  if (a.adapter.fan_in_fan_out != b.adapter.fan_in_fan_out)
+    others.sentences.push_back(std::string("fan_in_fan_out: ") + (a.adapter.fan_in_fan_out ? "true and false" : "false and true"));
 
   std::printf("a: %s (%s, %zu modules)\nb: %s (%s, %zu modules)\n", escaped(a.path).c_str(), name_of(a.kind), a.adapter.modules.size(),
               escaped(b.path).c_str(), name_of(b.kind), b.adapter.modules.size());
   print_only("a", a.path, only_a);
   print_only("b", b.path, only_b);
+  if (unseen)
+    std::printf("note: DoRA scales whole rows of W, which ||s B A|| does not see: pass --base to measure what the adapters make of W\n");
   double largest = 0;
   std::size_t width = 9;
   const line* furthest = nullptr;
@@ -111,7 +196,8 @@ void diff_adapters(const diff_options& o) {
   }
   width = std::min<std::size_t>(width, 40);
   if (!lines.empty())
-    std::printf("\n%s %9s %17s %21s  ||a - b||\n", column("module", width).c_str(), "rank a b", "scale a b", "||s B A|| a b");
+    std::printf("\n%s %9s %17s %21s  ||a - b||\n", column("module", width).c_str(), "rank a b", "scale a b",
+                both.model_a != nullptr ? "||update|| a b" : "||s B A|| a b");
   for (const line& l : lines) {
     std::printf("%s %4td %4td %8.5g %8.5g %10.4g %10.4g ", column(escaped(l.name), width).c_str(), l.a.a.extent(0), l.b.a.extent(0),
                 static_cast<double>(l.a.scale), static_cast<double>(l.b.scale), l.norm_a, l.norm_b);
@@ -120,11 +206,36 @@ void diff_adapters(const diff_options& o) {
     else
       std::printf(" shapes differ: %td x %td and %td x %td\n", l.a.b.extent(0), l.a.a.extent(1), l.b.b.extent(0), l.b.a.extent(1));
   }
+  if (!others.sentences.empty()) std::printf("\n");
+  for (const std::string& s : others.sentences) std::printf("%s\n", s.c_str());
   if (furthest != nullptr)
     std::printf("\nlargest change: %s, ||a - b|| %.4g\n", escaped(furthest->name).c_str(), furthest->distance);
-  else if (only_a.empty() && only_b.empty() &&
+  else if (only_a.empty() && only_b.empty() && others.sentences.empty() &&
            std::all_of(lines.begin(), lines.end(), [](const line& l) { return l.fits && l.distance == 0; }))
     std::printf("\nno difference\n");
+}
+
+void diff_adapters(const diff_options& o) {
+  std::optional<base_model> base;
+  if (!o.base.empty()) base = open_base(o.base);
+  std::vector<source> a;
+  std::vector<source> b;
+  a.push_back(load(o.a, base ? &*base : nullptr, nameless::allowed));
+  b.push_back(load(o.b, base ? &*base : nullptr, nameless::allowed));
+  // One module against one module: a nameless one means the other's.
+  for (auto* const s : {&a, &b}) {
+    const lora::adapter& other = (s == &a ? b : a).front().adapter;
+    std::string& name = s->front().adapter.modules.front().name;
+    if (!name.empty()) continue;
+    if (other.modules.size() != 1)
+      throw lora::bind_error(
+          ("'" + s->front().path + "': it names no module, and '" + (s == &a ? b : a).front().path + "' has several").c_str());
+    name = other.modules.front().name;
+  }
+  if (!base || a.front().adapter.modules.front().name.empty()) return diff_sources({a.front(), b.front()});
+  const adapted_base model_a(*base, std::move(a), {1.0f});
+  const adapted_base model_b(*base, std::move(b), {1.0f});
+  diff_sources({model_a.sources().front(), model_b.sources().front(), &model_a, &model_b});
 }
 
 struct change {

@@ -98,7 +98,7 @@ int main(int argc, char** argv) {
   program::inspect_options inspect;
   CLI::App& inspect_command = *app.add_subcommand("inspect", "where an adapter acts, and how strongly; or what a base holds");
   path(inspect_command, "path", inspect.path, "an adapter or a base")->required();
-  path(inspect_command, "--base", inspect.base, "gives the names in a kohya file their dots back", "BASE");
+  path(inspect_command, "--base", inspect.base, "for kohya's names, and to measure what DoRA makes of the weights", "BASE");
   inspect_command.add_flag("--json", inspect.json, "for programs");
 
   program::apply_options apply;
@@ -106,7 +106,7 @@ int main(int argc, char** argv) {
   path(apply_command, "--base", apply.base, "the model", "BASE")->required();
   add_adapters(apply_command, adapters);
   path(apply_command, "--module", apply.module, "NAME of NAME.weight in the base", "NAME")->required();
-  path(apply_command, "--input", apply.input, "f32 [n, in]", "X.npy")->required();
+  path(apply_command, "--input", apply.input, "f32 [n, in], or int64 [n] for an embedding", "X.npy")->required();
   path(apply_command, "--output", apply.output, "f32 [n, out]", "Y.npy")->required();
   apply_command.add_option("--threads", apply.threads, "threads that share one product")
       ->type_name("T")
@@ -140,7 +140,7 @@ int main(int argc, char** argv) {
   CLI::App& diff_command = *app.add_subcommand("diff", "what differs between two adapters, or two bases");
   path(diff_command, "a", diff.a, "an adapter or a base", "A")->required();
   path(diff_command, "b", diff.b, "the like", "B")->required();
-  path(diff_command, "--base", diff.base, "gives the names in a kohya file their dots back", "BASE");
+  path(diff_command, "--base", diff.base, "for kohya's names, and to measure what DoRA makes of the weights", "BASE");
 
   try {
     app.parse(argc, argv);

@@ -29,6 +29,16 @@ void require_file_output(const std::string& path) {
   require_parent(path, path);
 }
 
+void require_file_output(const std::string& path, const std::vector<weighted_path>& adapters) {
+  require_file_output(path);
+  for (const weighted_path& a : adapters)
+    for (const char* const file : {"", "/adapter_model.safetensors", "/adapter_config.json"}) {
+      std::error_code failed;
+      if (fs::equivalent(path, a.path + file, failed) && !failed)
+        refuse(path, "is a file of the adapter that is read; the output would take its place");
+    }
+}
+
 void write_peft(const std::string& name, const lora::adapter& adapter) {
   std::string folder = name;
   while (folder.size() > 1 && folder.back() == '/') folder.pop_back();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "source.hpp"
 
+#include "adapted.hpp"
+
 #include <lora/io/diffusers.hpp>
 #include <lora/io/gguf_adapter.hpp>
 #include <lora/io/json_adapter.hpp>
@@ -192,42 +194,49 @@ source load(const std::string& path, const base_model* base, nameless rule, cons
       break;
   }
   s.adapter.source = path;
-  // The library computes these; the commands' files and reports have no place for them yet.
-  if (!s.adapter.tensors.empty())
-    refuse(path, "replaces the tensor '" + s.adapter.tensors.front().name + "' whole, which this program does not support");
-  if (s.adapter.fan_in_fan_out) refuse(path, "has fan_in_fan_out, weights stored as [in, out], which this program does not support");
-  for (const lora::adapted_module& m : s.adapter.modules)
-    if (!m.weights.is_plain())
-      refuse(path, "module '" + m.name + "' has " +
-                       (m.weights.magnitude.size() != 0 ? "a magnitude of DoRA"
-                        : m.weights.bias.size() != 0    ? "a bias of B (lora_bias)"
-                        : m.weights.weight.size() != 0  ? "a replaced weight (modules_to_save)"
-                        : m.weights.rows.size() != 0    ? "trained rows (trainable_token_indices)"
-                                                        : "a trained bias") +
-                       ", which this program does not support");
-  if (base != nullptr) (void)lora::bind(s.adapter, base->contract);
+  if (base != nullptr) (void)lora::bind(s.adapter, contract_for(*base, {&s, 1}));
   return s;
 }
 
-lora::adapter_set load_set(const std::vector<weighted_path>& paths, const base_model& base, const std::string& module) {
-  std::vector<lora::weighted_adapter> list;
-  for (const auto& [path, weight] : paths) {
-    const source s = load(path, &base, nameless::refused, module);
-    list.emplace_back(lora::bind(s.adapter, base.contract), weight);
-  }
-  return {base.contract, std::move(list)};
+std::vector<source> load_all(const std::vector<weighted_path>& paths, const base_model& base, const std::string& module) {
+  std::vector<source> all;
+  for (const auto& [path, weight] : paths) all.push_back(load(path, &base, nameless::refused, module));
+  return all;
 }
 
-lora::low_rank_term term_of(const lora::adapter& from, const lora::adapted_module& m) {
+std::vector<float> weights_of(const std::vector<weighted_path>& paths) {
+  std::vector<float> all;
+  for (const auto& [path, weight] : paths) all.push_back(weight);
+  return all;
+}
+
+lora::bound_module checked(const lora::adapter& from, const lora::adapted_module& m) {
+  const lora::low_rank& w = m.weights;
+  if (w.a.data() == nullptr && w.b.data() == nullptr && w.trained_bias.data() == nullptr) return {0, {}, m.name};
   // A contract of this one module: bind() then checks all that can be checked without a base.
   const auto extent = [](const lora::any_view& v, std::size_t axis) { return v.rank() == 2 ? v.extent(axis) : 0; };
   lora::model_contract model;
-  model.add(m.name, extent(m.weights.b, 0), extent(m.weights.a, 1));
+  model.add(m.name, w.b.rank() == 2 ? extent(w.b, 0) : w.trained_bias.size(), extent(w.a, 1));
   lora::adapter one;
   one.source = from.source;
   one.region = from.region;
   one.modules.push_back(m);
-  return lora::bind(one, model).modules().front().term;
+  lora::adapted_module& matrix = one.modules.front();  // of whatever kind: A and B are those of a matrix
+  matrix.kind = lora::module_kind::linear;
+  matrix.weights.weight = {};
+  matrix.weights.rows = {};
+  matrix.weights.row_indices.clear();
+  return lora::bind(one, model).modules().front();
+}
+
+std::vector<std::string> extras_of(const lora::low_rank& w) {
+  std::vector<std::string> words;
+  if (w.magnitude.size() != 0) words.emplace_back("DoRA");
+  if (w.bias.size() != 0) words.emplace_back("lora_bias");
+  if (w.trained_bias.size() != 0) words.emplace_back("bias");
+  if (w.weight.size() != 0) words.emplace_back("weight");
+  if (w.rows.size() != 0) words.push_back(std::to_string(w.row_indices.size()) + " rows");
+  return words;
 }
 
 }  // namespace program

@@ -19,7 +19,7 @@ enum class format { base, peft, kohya, diffusers, gguf, json };
 /** Told from the folder or the bytes, not from the name, but for *.json. @throws lora::io_error when it cannot be opened, or is nothing known. */
 [[nodiscard]] format format_of(const std::string& path);
 
-/** The base: its file or files, and the contract that adapters are checked against. */
+/** The base: its file or files, and its modules as names and shapes alone tell. How each lies, the adapters must tell: adapted.hpp. */
 struct base_model {
   lora::io::sharded file;
   lora::model_contract contract;
@@ -46,11 +46,18 @@ enum class nameless { refused, allowed };
 [[nodiscard]] source load(const std::string& path, const base_model* base, nameless rule = nameless::refused,
                           const std::string& module = {});
 
-/** All adapters of a command, bound to the base, with their weights. */
-[[nodiscard]] lora::adapter_set load_set(const std::vector<weighted_path>& paths, const base_model& base, const std::string& module = {});
+/** All adapters of a command, in its order. */
+[[nodiscard]] std::vector<source> load_all(const std::vector<weighted_path>& paths, const base_model& base, const std::string& module = {});
+[[nodiscard]] std::vector<float> weights_of(const std::vector<weighted_path>& paths);
 
-/** One module as a term of a sum, unbound: for norms. @throws lora::bind_error naming file and module when A and B are no pair. */
-[[nodiscard]] lora::low_rank_term term_of(const lora::adapter& from, const lora::adapted_module& m);
+/**
+ * One module as a term of a sum and its vectors, unbound: for norms. Of rank 0 where it has no A and B.
+ * @throws lora::bind_error naming file and module when what it has does not fit together.
+ */
+[[nodiscard]] lora::bound_module checked(const lora::adapter& from, const lora::adapted_module& m);
+
+/** What a module has beside A, B and the scale: "DoRA", "lora_bias", "bias" (a trained one), "weight" (a replaced one), "rows". */
+[[nodiscard]] std::vector<std::string> extras_of(const lora::low_rank& w);
 
 }  // namespace program
 

@@ -76,11 +76,13 @@
 #include <lora/ops/softmax.hpp>
 
 #include <lora/linalg/columns.hpp>
+#include <lora/linalg/embedding.hpp>
 #include <lora/linalg/forward.hpp>
 #include <lora/linalg/forward_plan.hpp>
 #include <lora/linalg/merge.hpp>
 #include <lora/linalg/one_token.hpp>
 #include <lora/linalg/pack.hpp>
+#include <lora/linalg/replaced_rows.hpp>
 #include <lora/linalg/row_norms.hpp>
 #include <lora/linalg/rows.hpp>
 #include <lora/linalg/workspace.hpp>
@@ -95,6 +97,7 @@
 #include <lora/adapter/linear.hpp>
 #include <lora/adapter/merge_cost.hpp>
 #include <lora/adapter/scale.hpp>
+#include <lora/adapter/token_rows.hpp>
 
 #include <lora/snapshot/cell.hpp>
 #include <lora/snapshot/control.hpp>

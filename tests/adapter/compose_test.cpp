@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 namespace {
@@ -213,4 +214,60 @@ TEST_CASE("linalg/merge_report: what was not meant to move is not swallowed; wha
   CHECK(r.swallowed == 3);
   term.scale = 0;
   CHECK(lora::merge_report_of(before, {&term, 1}, before).meant == 0);
+}
+
+TEST_CASE("linalg/merge_report: a row factor is part of what was meant") {
+  for (const index_t in : {1, 256, 300}) {
+    CAPTURE(in);
+    const index_t out = 7;
+    const factors<float> f(4, in, out, 11);
+    const factors<float> base(1, in * out, 1, 12);
+    const lora::ndview<const float, 2> before(base.a.data(), {out, in});
+    const lora::low_rank_term term = f.term(0.75f);
+    const std::vector<float> row_factor = {0.5f, 1, 1.25f, -2, 0, 3, 0.875f};
+    lora::low_rank_update update(&term, 1);
+    update.row_factor = row_factor;
+    const auto after = lora::merged(before, update);
+    const lora::merge_report r = lora::merge_report_of(before, update, after);
+    double largest_delta = 0;
+    double largest_error = 0;
+    for (index_t o = 0; o < out; ++o)
+      for (index_t k = 0; k < in; ++k) {
+        const double old = static_cast<double>(before(o, k));
+        const double want = static_cast<double>(row_factor[static_cast<std::size_t>(o)]) * (old + product(f.pair(0.75f), o, k));
+        largest_delta = std::max(largest_delta, std::abs(want - old));
+        largest_error = std::max(largest_error, std::abs(static_cast<double>(after(o, k)) - want));
+      }
+    CHECK(r.max_delta == doctest::Approx(largest_delta).epsilon(1e-13));
+    CHECK(r.max_error == doctest::Approx(largest_error).epsilon(1e-7));  // a difference of numbers 10^7 times as large
+    CHECK(r.max_error < 1e-5);
+    CHECK(r.meant == in * out);
+    const std::vector<float> wrong(6, 1.0f);
+    update.row_factor = wrong;
+    CHECK_THROWS_AS((void)lora::merge_report_of(before, update, after), lora::shape_error);
+  }
+}
+
+TEST_CASE("linalg/merge: after a thousand merges and ways back the bits are those of the first") {
+  const index_t out = 20;
+  const index_t in = 33;
+  const factors<lora::bfloat16> f(4, in, out, 21);
+  const factors<lora::bfloat16> base(1, in * out, 1, 22);
+  const std::vector<lora::bfloat16> kept = base.a;
+  const lora::ndview<const lora::bfloat16, 2> w(base.a.data(), {out, in});
+  const lora::low_rank_term term = f.term(0.75f);
+  std::vector<float> row_factor;
+  for (index_t i = 0; i < out; ++i) row_factor.push_back(0.5f + 0.125f * static_cast<float>(i));
+  lora::low_rank_update update(&term, 1);
+  const auto same = [](const void* a, const void* b, std::size_t bytes) { return std::memcmp(a, b, bytes) == 0; };
+  for (const bool dora : {false, true}) {
+    if (dora) update.row_factor = row_factor;
+    const auto first = lora::merged(w, update);
+    REQUIRE(!same(first.data(), w.data(), kept.size() * sizeof(lora::bfloat16)));
+    for (int cycle = 0; cycle < 1000; ++cycle) {
+      const auto again = lora::merged(w, update);  // going back is dropping it
+      REQUIRE(same(again.data(), first.data(), kept.size() * sizeof(lora::bfloat16)));
+      REQUIRE(same(base.a.data(), kept.data(), kept.size() * sizeof(lora::bfloat16)));
+    }
+  }
 }

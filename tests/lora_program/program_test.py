@@ -218,6 +218,242 @@ def merge_test(tmp):
     check("no difference" in good("diff", tmp / "from_shards", tmp / "base.safetensors"))
 
 
+EXTRA = ["lora_bias", "bias_all", "bias_lora_only", "dora", "dora_weighted", "dora_off", "dora_bias", "conv1d", "conv1d_dora", "conv1d_head"]
+
+
+def transposed(rows):
+    return [list(c) for c in zip(*rows)]
+
+
+class Expected:
+    """What a PEFT folder makes of a base, in doubles: module -> W [out][in] and bias as they were and as they become, and the sizes that bound the error."""
+    def __init__(self, folder, base):
+        tensors = read(folder / "adapter_model.safetensors")
+        info = json.loads((folder / "expect.json").read_text())
+        self.weight, self.modules, prefix = info.get("weight", 1.0), {}, "base_model.model."
+        for key in tensors:
+            module = key.removeprefix(prefix).removesuffix(".lora_A.weight").removesuffix(".bias")
+            if key.endswith(".lora_A.weight") or (key.endswith(".bias") and ".base_layer." not in key and ".lora_B." not in key):
+                self.modules[module] = self.module(tensors, base, prefix, module, info["modules"].get(module, {}).get("scaling", 1.0))
+
+    @staticmethod
+    def module(tensors, base, prefix, module, s):
+        e, vector = type("module", (), {})(), lambda t: [float(v) for v in numbers(t[0], t[2])]
+        pair = prefix + module + ".lora_A.weight" in tensors
+        e.a = matrix(tensors[prefix + module + ".lora_A.weight"]) if pair else []
+        e.b = matrix(tensors[prefix + module + ".lora_B.weight"]) if pair else []
+        e.s, e.turned, e.w = s, False, None
+        if len(base[module + ".weight"][1]) == 2:
+            e.w = matrix(base[module + ".weight"])
+            # Conv1D: the shapes tell, and of the fixtures' square weights the name of the case.
+            e.turned = pair and (len(e.w[0]) != len(e.a[0]) or module == "proj")
+            e.w = transposed(e.w) if e.turned else [list(r) for r in e.w]
+        e.bias = vector(base[module + ".bias"]) if module + ".bias" in base else None
+        e.new_bias = [0.0] * (len(e.w) if e.w else len(e.bias)) if e.bias is None else e.bias
+        for key in (".base_layer.bias", ".bias"):
+            if prefix + module + key in tensors:
+                e.new_bias = vector(tensors[prefix + module + key])
+        e.of_b = vector(tensors[prefix + module + ".lora_B.bias"]) if prefix + module + ".lora_B.bias" in tensors else None
+        if e.of_b is not None:
+            e.new_bias = [p + s * q for p, q in zip(e.new_bias, e.of_b)]
+        if e.w is None:
+            return e
+        e.factor = [1.0] * len(e.w)
+        e.d, e.d_size = delta(e.a, e.b, s) if pair else ([[0.0] * len(e.w[0])] * len(e.w),) * 2
+        e.sum = [[p + q for p, q in zip(*rows)] for rows in zip(e.w, e.d)]
+        if prefix + module + ".lora_magnitude_vector" in tensors:
+            e.factor = [m / math.sqrt(math.fsum(v * v for v in row)) for m, row in zip(vector(tensors[prefix + module + ".lora_magnitude_vector"]), e.sum)]
+        e.new = [[f * v for v in row] for f, row in zip(e.factor, e.sum)]
+        return e
+
+
+def extra_apply_test(tmp):
+    """DoRA, biases of B, trained biases, weights that lie as [in, out]: against doubles, and against what PEFT's layers gave."""
+    for case in EXTRA:
+        folder, base = PEFT / case, read(PEFT / case / "base.safetensors")
+        expected = Expected(folder, base)
+        ran = 0
+        for module, e in expected.modules.items():
+            common = ["apply", "--base", folder / "base.safetensors", "--adapter", f"{folder}={expected.weight}", "--module", module, "--output", tmp / "y.npy"]
+            if e.w is None:
+                refused(*common, "--input", folder / f"x_{next(iter(expected.modules))}.npy", names=folder, says="no linear layer")
+                continue
+            if not (folder / f"x_{module}.npy").exists():  # dora_bias: PEFT was not asked about its lm.head
+                continue
+            ran += 1
+            good(*common, "--input", folder / f"x_{module}.npy", "--threads", 1 + ran % 2)
+            y, x, peft = (read_npy(p) for p in (tmp / "y.npy", folder / f"x_{module}.npy", folder / f"y_{module}.npy"))
+            n = len(e.w[0]) + len(e.a)
+            for i, row in enumerate(x):
+                for o in range(len(e.w)):
+                    want = math.fsum(p * q for p, q in zip(e.new[o], row)) + e.new_bias[o]
+                    size = math.fsum(abs(p * q) for p, q in zip(e.w[o], row))
+                    low = abs(e.s) * math.fsum(abs(b) * math.fsum(abs(p * q) for p, q in zip(a, row)) for b, a in zip(e.b[o], e.a)) if e.a else 0
+                    bias = abs(e.s * e.of_b[o]) if e.of_b else 0
+                    # docs/numerics.md; the row factor is rounded once, its product once, the sum of biases twice
+                    bound = abs(e.factor[o]) * (gamma(n + 2) * size + gamma(n + 10) * low) + 3 * U * (abs(want) + abs(e.new_bias[o]) + bias)
+                    check(abs(y[i][o] - want) <= bound, case, module, i, o, y[i][o], want, bound)
+                    check(abs(y[i][o] - peft[i][o]) <= 4e-6 * max(1, abs(peft[i][o])), case, module, "differs from PEFT")
+        check(ran > 0)
+
+
+def extra_merge_test(tmp):
+    for case, dtype in ((c, d) for c in EXTRA for d in ("F32", "F16", "BF16")):
+        folder, base = PEFT / case, {}
+        for name, (_, shape, raw) in read(folder / "base.safetensors").items():
+            values = numbers("F32", raw)
+            packed = {"F32": lambda v: struct.pack("<f", v), "F16": lambda v: struct.pack("<e", v), "BF16": lambda v: struct.pack("<f", v)[2:]}[dtype]
+            base[name] = (dtype, shape, b"".join(map(packed, values)))
+        base["conv.weight"] = (dtype, [2, 1, 3, 2], bytes(12 * WIDTH[dtype]))
+        base["other.ids"] = ("I64", [3], struct.pack("<3q", 1, -2, 3))
+        path, out = tmp / "base.safetensors", tmp / "merged.safetensors"
+        if case in ("lora_bias", "bias_lora_only"):  # v_proj has no bias to add that of B to
+            write(path, base)
+            refused("merge", "--base", path, "--adapter", folder, "--output", tmp / "none", names=folder, says="v_proj.bias", output=tmp / "none")
+            for i in (0, 1):
+                base[f"model.layers.{i}.v_proj.bias"] = (dtype, [7], bytes(7 * WIDTH[dtype]))
+        write(path, base)
+        expected = Expected(folder, base)
+        arguments = ["merge", "--base", path, "--adapter", f"{folder}={expected.weight}", "--output"]
+        text = good(*arguments, out)
+        merged, unit = read(out), {"F32": U, "F16": 2**-11, "BF16": 2**-8}[dtype]
+        least = 2**-25 * (dtype == "F16")
+        for name, tensor in base.items():
+            module, kind = name.rsplit(".", 1)
+            e = expected.modules.get(module)
+            check(merged[name][:2] == tensor[:2], name, merged[name][:2])
+            if e is not None and kind == "weight" and e.a:
+                check(f"\n{module} " in text and ("DoRA" in text) == ("dora" in case), text)
+                new = matrix(merged[name])
+                new = transposed(new) if e.turned else new
+                for o, row in enumerate(e.new):
+                    for k, exact in enumerate(row):
+                        chain = gamma(len(e.a)) * abs(e.w[o][k]) + gamma(len(e.a) + 3) * e.d_size[o][k]
+                        bound = abs(e.factor[o]) * chain + 2 * U * abs(exact) * ("dora" in case)
+                        bound += unit * (abs(exact) + bound) + least
+                        check(abs(new[o][k] - exact) <= bound, case, dtype, name, o, k, new[o][k], exact, bound)
+            elif e is not None and kind == "bias" and e.new_bias != e.bias:
+                check(f"\n{name} " in text, name, text)
+                for p, q, old, b in zip(numbers(*merged[name][::2]), e.new_bias, e.bias, e.of_b or [0.0] * len(e.bias)):
+                    bound = 3 * U * (abs(q) + abs(e.s * b)) + unit * (1 + 8 * U) * abs(q) + least
+                    check(abs(p - q) <= bound, case, dtype, name, p, q)
+            else:
+                check(merged[name] == tensor, name, "changed")
+        # Again, and from shards: the same bytes.
+        again = tmp / "again.safetensors"
+        good(*arguments, again)
+        check(again.read_bytes() == out.read_bytes(), case, dtype, "differs when it is done again")
+        shards = tmp / f"{case}-{dtype}"
+        shards.mkdir()
+        names = list(base)
+        for i in (0, 1):
+            write(shards / f"s{i}.safetensors", {n: base[n] for n in names[i::2]})
+        (shards / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {n: f"s{i % 2}.safetensors" for i, n in enumerate(names)}}))
+        good("merge", "--base", shards, "--adapter", f"{folder}={expected.weight}", "--output", again)
+        check(read(again) == merged, case, dtype, "shards")
+
+
+def layout_test(tmp):
+    """Weights stored as [in, out]: the same bits as of the base turned over; what cannot be told is refused."""
+    for case in ("conv1d", "conv1d_dora"):
+        folder, base = PEFT / case, read(PEFT / case / "base.safetensors")
+        plain = tmp / case
+        shutil.copytree(folder, plain)
+        config = json.loads((plain / "adapter_config.json").read_text())
+        check(config["fan_in_fan_out"] is True)
+        (plain / "adapter_config.json").write_text(json.dumps({**config, "fan_in_fan_out": False}))
+        turned = {n: (d, s[::-1], struct.pack(f"<{len(r) // 4}f", *(v for row in transposed(matrix((d, s, r))) for v in row))) if len(s) == 2 else (d, s, r) for n, (d, s, r) in base.items()}
+        write(tmp / "turned.safetensors", turned)
+        for b, a, out in ((folder / "base.safetensors", folder, "one"), (tmp / "turned.safetensors", plain, "two")):
+            good("merge", "--base", b, "--adapter", a, "--output", tmp / out)
+        one, two = read(tmp / "one"), read(tmp / "two")
+        for name in one:
+            check(matrix(one[name]) == [tuple(r) for r in transposed(matrix(two[name]))] if len(one[name][1]) == 2 else one[name] == two[name], name)
+        # The square weight is taken as [out, in] in shards too, when the flag is false.
+        names, parts = list(turned), tmp / f"{case}-turned"
+        parts.mkdir()
+        for i in (0, 1):
+            write(parts / f"s{i}.safetensors", {n: turned[n] for n in names[i::2]})
+        (parts / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {n: f"s{i % 2}.safetensors" for i, n in enumerate(names)}}))
+        good("merge", "--base", parts, "--adapter", plain, "--output", tmp / "parts")
+        check(read(tmp / "parts") == two, "shards of [out, in]")
+        # The flag cannot be believed beside a weight that lies the other way, in one file or in shards.
+        names = list(base)
+        shards = tmp / f"{case}-shards"
+        shards.mkdir()
+        for i in (0, 1):
+            write(shards / f"s{i}.safetensors", {n: base[n] for n in names[i::2]})
+        (shards / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {n: f"s{i % 2}.safetensors" for i, n in enumerate(names)}}))
+        for b in (folder / "base.safetensors", shards):
+            refused("merge", "--base", b, "--adapter", plain, "--output", tmp / "none", names=plain, says="fan_in_fan_out", output=tmp / "none")
+            refused("apply", "--base", b, "--adapter", plain, "--module", "proj", "--input", folder / "x_proj.npy", "--output", tmp / "none", names=plain, says="cannot be told", output=tmp / "none")
+    one = PEFT / "conv1d"
+    refused("merge", "--base", one / "base.safetensors", "--adapter", one, "--adapter", tmp / "conv1d", "--output", tmp / "none", names=tmp / "conv1d", says="fan_in_fan_out")
+    # Formats: PEFT's says the flag; the others cannot, which matters for the square proj.
+    good("convert", "--input", one, "--to", "peft", "--output", tmp / "again")
+    check("no difference" in good("diff", one, tmp / "again"))
+    good("merge", "--base", one / "base.safetensors", "--adapter", tmp / "again", "--output", tmp / "again.safetensors")
+    good("merge", "--base", one / "base.safetensors", "--adapter", one, "--output", tmp / "one")
+    check((tmp / "again.safetensors").read_bytes() == (tmp / "one").read_bytes())
+    refused("convert", "--input", one, "--to", "kohya", "--output", tmp / "none", names=one, says="'proj'", output=tmp / "none")
+    good("convert", "--input", PEFT / "conv1d_head", "--to", "kohya", "--output", tmp / "k.safetensors")
+    good("compose", "--adapter", one, "--adapter", f"{one}=-0.25", "--output", tmp / "sum")
+    good("merge", "--base", one / "base.safetensors", "--adapter", tmp / "sum", "--output", tmp / "sum.safetensors")
+    good("merge", "--base", one / "base.safetensors", "--adapter", f"{one}=0.75", "--output", tmp / "three.safetensors")
+    a, b = read(tmp / "sum.safetensors"), read(tmp / "three.safetensors")
+    check(all(abs(p - q) < 1e-5 for n in a for p, q in zip(numbers(*a[n][::2]), numbers(*b[n][::2]))))
+    refused("compose", "--adapter", one, "--adapter", tmp / "conv1d", "--output", tmp / "none", says="square", output=tmp / "none")
+
+
+def extra_report_test(tmp):
+    """inspect and diff: norms of updates against doubles, every field named."""
+    for case in ("dora", "dora_bias", "conv1d_dora", "lora_bias", "bias_all"):
+        folder, path = PEFT / case, PEFT / case / "base.safetensors"
+        expected = Expected(folder, read(path))
+        for with_base in (False, True):
+            listed = json.loads(good("inspect", folder, "--json", *(["--base", path] if with_base else [])))
+            check({m["name"] for m in listed["modules"]} == expected.modules.keys())
+            for m in listed["modules"]:
+                e = expected.modules[m["name"]]
+                check(m["kind"] == "linear" and m["rank"] == len(e.a) and m["trained_bias"] == (case in ("bias_all", "dora_bias")), m)
+                check(m["dora"] == ("dora" in case and bool(e.a)) and m["lora_bias"] == (case == "lora_bias"), m)
+                if not e.a:
+                    continue
+                whole = with_base and "dora" in case
+                s = e.s / expected.weight  # inspect knows no weight
+                change = [[p - q for p, q in zip(*rows)] for rows in zip(e.new, e.w)] if whole else delta(e.a, e.b, s)[0]
+                norm = math.sqrt(math.fsum(v * v for row in change for v in row))
+                check(m["norm_of"] == ("update" if whole else "s B A") and abs(m["norm"] - norm) <= 1e-6 * norm, case, m, norm)
+        text = good("inspect", folder)
+        check(("pass --base" in text) == ("dora" in case) and "pass --base" not in good("inspect", folder, "--base", path), text)
+        for base in ([], ["--base", path]):
+            check("no difference" in good("diff", folder, folder, *base))
+        # One number changed in each kind of tensor is seen.
+        tensors = read(folder / "adapter_model.safetensors")
+        for suffix, what in ((".lora_magnitude_vector", "magnitude of DoRA"), (".lora_B.bias", "bias of B"), (".bias", "trained bias")):
+            name = next((n for n in tensors if n.endswith(suffix) and (suffix != ".bias" or ".lora_B." not in n)), None)
+            if name is None:
+                continue
+            other = tmp / (case + suffix)
+            shutil.copytree(folder, other)
+            d, shape, raw = tensors[name]
+            first = numbers(d, raw)[0]
+            write(other / "adapter_model.safetensors", {**tensors, name: (d, shape, struct.pack("<f", first + 3) + raw[4:])})
+            text = good("diff", folder, other)
+            check("no difference" not in text and what + ", ||a - b|| 3\n" in text, text)
+            if what == "magnitude of DoRA":
+                e = Expected(other, read(path)).modules
+                module = name.removeprefix("base_model.model.").removesuffix(suffix)
+                far = math.sqrt(math.fsum((p - q)**2 for rows in zip(e[module].new, expected.modules[module].new) for p, q in zip(*rows)))
+                check(f"largest change: {module}, ||a - b|| {far:.4g}" in good("diff", folder, other, "--base", path), far)
+    for case, says in (("dora", "DoRA"), ("lora_bias", "bias"), ("bias_all", "bias")):
+        refused("convert", "--input", PEFT / case, "--to", "kohya", "--output", tmp / "none", names=PEFT / case, says=says, output=tmp / "none")
+        refused("convert", "--input", PEFT / case, "--to", "json", "--output", tmp / "none", names=PEFT / case, output=tmp / "none")
+    refused("compose", "--adapter", PEFT / "dora", "--output", tmp / "none", names=PEFT / "dora", says="DoRA", output=tmp / "none")
+    refused("merge", "--base", PEFT / "dora" / "base.safetensors", "--adapter", PEFT / "dora", "--adapter", PEFT / "rslora", "--output", tmp / "none", says="DoRA", output=tmp / "none")
+    refused("merge", "--base", PEFT / "bias_all" / "base.safetensors", "--adapter", PEFT / "bias_all", "--adapter", PEFT / "bias_all", "--output", tmp / "none", says="bias", output=tmp / "none")
+
+
 def product_of(path):
     """module -> s B A of a PEFT folder without rslora, the patterns as compose writes them."""
     config = json.loads((path / "adapter_config.json").read_text())
@@ -374,13 +610,37 @@ def refusal_test(tmp):
         wrong = tmp / "wrong.safetensors"
         write(wrong, {n: ("F64", t[1], t[2] * 2) for n, t in read(base).items()})
         refused("merge", "--base", wrong, "--adapter", p, "--output", out, names=wrong, says="f64", output=out)
-        write(wrong, {n: (t[0], t[1][::-1], t[2]) for n, t in read(base).items()})
+        write(wrong, {n: (t[0], [t[1][0] // 2, 2 * t[1][1]] if len(t[1]) == 2 and t[1][0] % 2 == 0 else t[1], t[2]) for n, t in read(base).items()})
         refused("merge", "--base", wrong, "--adapter", p, "--output", out, names=p, output=out)
         refused("compose", "--adapter", f"{p}=0", "--output", tmp / "dir", output=tmp / "dir")
     refused("merge", "--base", base, "--adapter", p, "--output", tmp / "no" / "such" / "out", names="such")
     refused("merge", "--base", base, "--adapter", p, "--output", tmp, names=tmp)
     refused("compose", "--adapter", p, "--output", out, names=out, output=out)
     refused("diff", p, base, names=base)
+    # Never over the adapter itself; over the base, through a link and with '=' in names it works.
+    folder = tmp / "a=b"
+    shutil.copytree(p, folder)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        refused("merge", "--base", base, "--adapter", folder, "--output", folder / name, names=folder / name, says="of the adapter", output=folder / name)
+    refused("apply", "--base", base, "--adapter", folder, "--module", module, "--input", x, "--output", folder / "adapter_model.safetensors", says="of the adapter", output=folder / "adapter_model.safetensors")
+    good("merge", "--base", base, "--adapter", folder, "--output", folder / "merged")
+    good("merge", "--base", base, "--adapter", f"{folder}=2", "--output", tmp / "twice")
+    check((folder / "merged").read_bytes() != (tmp / "twice").read_bytes())
+    (tmp / "link").symlink_to(folder / "merged")
+    good("merge", "--base", base, "--adapter", f"{folder}=2", "--output", tmp / "link")
+    check((tmp / "link").is_symlink() and (folder / "merged").read_bytes() == (tmp / "twice").read_bytes())
+    refused("apply", "--base", base, "--adapter", folder, "--module", "model.layers.0.q_pro", "--input", x, "--output", tmp / "no", says="did you mean 'model.layers.0.q_proj'?", output=tmp / "no")
+    refused("apply", "--base", base, "--adapter", folder, "--module", "0.v_proj", "--input", x, "--output", tmp / "no", says="did you mean 'model.layers.0.v_proj'?", output=tmp / "no")
+    write_npy(tmp / "ids.npy", [[1, 2]], "<i8", "q", shape=(2,))
+    refused("apply", "--base", base, "--adapter", folder, "--module", module, "--input", tmp / "ids.npy", "--output", tmp / "no", names="ids.npy", says="f32 [n, 12]", output=tmp / "no")
+    (tmp / "steer.json").write_text(json.dumps({"rank": 1, "in_dim": 1, "out_dim": 1, "a": [1], "b": [1], "module": "q\x1b[31m\n"}))
+    for more in ([], ["--json"]):
+        text = good("inspect", tmp / "steer.json", *more)
+        check("\x1b" not in text and "q\n" not in text, text)
+    if os.geteuid() != 0:  # for root every folder can be written
+        closed = tmp / "closed"
+        closed.mkdir(mode=0o500)
+        refused("merge", "--base", base, "--adapter", p, "--output", closed / "m", names=closed, output=closed / "m")
     fifo = tmp / "fifo"
     os.mkfifo(fifo)
     refused("inspect", fifo, names=fifo, says="FIFO")

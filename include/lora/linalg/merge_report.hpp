@@ -3,8 +3,8 @@
 // merge_report_of: what a merge made of W, measured against the exact sum in double: the largest error, and how many elements were meant to
 // move and did not because the step was smaller than half a unit in the last place of W's type.
 //
-//   auto w2 = lora::merged(w, terms);
-//   lora::merge_report r = lora::merge_report_of(w, terms, w2);
+//   auto w2 = lora::merged(w, update);
+//   lora::merge_report r = lora::merge_report_of(w, update, w2);
 //   std::printf("%td of %td elements swallowed, max |error| %g\n", r.swallowed, r.meant, r.max_error);
 #ifndef LORA_LINALG_MERGE_REPORT_HPP
 #define LORA_LINALG_MERGE_REPORT_HPP
@@ -28,17 +28,20 @@ struct merge_report {
 inline namespace LORA_ISA_TAG {
 
 /**
- * Compares `after` with before + sum_i scale_i B_i A_i, the sum taken in double. It does not care how `after` was made.
+ * Compares `after` with row_factor * (before + sum_i scale_i B_i A_i), taken in double. It does not care how `after` was made. delta is what
+ * that differs from `before`: with a row factor f (DoRA), (f - 1) before + f sum_i scale_i B_i A_i. Biases are not looked at.
  *
  * @param before  [out, in]
- * @param terms   each a [rank, in], b [out, rank]; a scale of 0 switches a term off
+ * @param update  terms, each a [rank, in], b [out, rank], of which a scale of 0 switches one off; and the row factor, or none
  * @param after   [out, in], of any of the three types
  * @throws shape_error naming both shapes; std::bad_alloc.
  * @par Cost      2 R in out flops in double: several times what merged() takes. 8 (256 R + R + 512) bytes.
- * @par Accuracy  delta is off by at most (R + 1) 2^-53 sum |s_i||B_i||A_i|: products of floats are exact in double.
+ * @par Accuracy  delta is off by at most |f| (R + 3) 2^-53 (|before| + sum |s_i||B_i||A_i|): products of floats are exact in double. Without a
+ *                row factor it does not depend on `before`.
  */
-[[nodiscard]] inline merge_report merge_report_of(const float_view<2>& before, std::span<const low_rank_term> terms,
-                                                  const float_view<2>& after, const forward_options& options = {}) {
+[[nodiscard]] inline merge_report merge_report_of(const float_view<2>& before, const low_rank_update& update, const float_view<2>& after,
+                                                  const forward_options& options = {}) {
+  const std::span<const low_rank_term> terms = update.terms;
   const index_t out = before.extent(0);
   const index_t in = before.extent(1);
   if (after.extent(0) != out || after.extent(1) != in)
@@ -53,6 +56,10 @@ inline namespace LORA_ISA_TAG {
     if (scale != 0.0f && !checked_add(ranks, a.extent(0), ranks))
       detail::raise<shape_error>(detail::text() << "merge_report_of: the ranks of all terms together do not fit an index");
   }
+  const std::span<const float> row_factor = update.row_factor;
+  if (!row_factor.empty() && row_factor.size() != static_cast<std::size_t>(out))
+    detail::raise<shape_error>(detail::text() << "merge_report_of: the row factor has " << row_factor.size() << " elements but before is "
+                                              << detail::shape_of(before));
   merge_report report;
   report.elements = before.size();
   if (report.elements == 0) return report;
@@ -91,6 +98,10 @@ inline namespace LORA_ISA_TAG {
         const double f = factors.data()[r];
         const double* const a = panel.data() + r * block;
         for (index_t j = 0; j < columns; ++j) delta[j] += f * a[j];
+      }
+      if (!row_factor.empty()) {
+        const auto f = static_cast<double>(row_factor[static_cast<std::size_t>(n)]);
+        for (index_t j = 0; j < columns; ++j) delta[j] = (f - 1) * static_cast<double>(old_values[j]) + f * delta[j];
       }
       for (index_t j = 0; j < columns; ++j) {
         const double size = std::abs(delta[j]);

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A base and the adapters of a command over it: one contract that all of them fit, every weight as the matrix [out, in] wherever and however it
+// lies in its file, and what the adapters make of one module at a time, so that the sums that DoRA needs are taken when that module's turn comes.
+//
+//   const adapted_base model(base, load_all(paths, base), weights);
+//   const lora::adapter_set set = model.set_of(i);                       // terms, biases, row factors of module i
+//   lora::dispatch<2, ...>(model.weight(i), [&](auto w) { lora::merged(w, set[i]); });
+//
+// How a module's matrix comes out of a tensor of the file stands here alone: transposed (fan_in_fan_out, embeddings), with the axes of a
+// kernel joined, as rows of a fused tensor, or from a copy that an adapter brings along. Options that say more about a base belong into
+// contract_for().
+#ifndef LORA_EXAMPLES_LORA_ADAPTED_HPP
+#define LORA_EXAMPLES_LORA_ADAPTED_HPP
+
+#include "source.hpp"
+
+#include <lora/nd/float_view.hpp>
+
+namespace program {
+
+/**
+ * The modules of a base, each weight the way round that the adapters want it, as lora::io::contract_of says for one adapter.
+ * @throws lora::io_error when the adapters' flags fan_in_fan_out disagree about a square weight, or one is shown wrong by another weight.
+ */
+[[nodiscard]] lora::model_contract contract_for(const base_model& base, std::span<const source> sources);
+
+/** The tensor that holds a module's weight. */
+[[nodiscard]] std::string weight_tensor_of(const lora::module_contract& m);
+
+/** The part of a tensor, as it lies in the file, that is the matrix [out, in] of a module. @throws lora::io_error when it is not of that shape. */
+[[nodiscard]] lora::any_view matrix_in(const lora::any_view& tensor, const lora::module_contract& m, const std::string& file);
+
+/** What one adapter says of a module. */
+struct given_module {
+  const source* from;
+  const lora::adapted_module* module;
+  float weight;  ///< on its scale
+};
+
+class adapted_base {
+ public:
+  /** @throws lora::bind_error naming adapter and module when one does not fit, lora::io_error as contract_for(). `base` must outlive it. */
+  adapted_base(const base_model& base, std::vector<source> sources, const std::vector<float>& weights);
+  adapted_base(const adapted_base&) = delete;
+  adapted_base& operator=(const adapted_base&) = delete;
+
+  [[nodiscard]] const lora::model_contract& contract() const noexcept { return contract_; }
+  [[nodiscard]] std::span<const source> sources() const noexcept { return sources_; }
+  /** What the adapters say of module i, in list order. */
+  [[nodiscard]] std::span<const given_module> given(std::size_t module) const noexcept { return given_[module]; }
+
+  /** The tensor of a module's weight as it lies: the base's, or the copy that an adapter brings in its place. Empty when there is none. */
+  [[nodiscard]] lora::any_view tensor(std::size_t module) const;
+  /** The weight [out, in] of a module, in place. Empty when the base has none. */
+  [[nodiscard]] lora::any_view weight(std::size_t module) const;
+  /** The tensor of the base's bias that module i uses; null when it has none. */
+  [[nodiscard]] const lora::io::safetensors::tensor* bias_tensor(std::size_t module) const;
+  /** Its elements for this module, [out]; empty when it has none. @throws lora::io_error when they are not out f32, f16 or bf16. */
+  [[nodiscard]] lora::float_view<1> bias(std::size_t module) const;
+
+  enum class part { all, bias };
+  /**
+   * What all adapters together make of one module; set[module] is the update. For part::bias its row factor may be missing, and costs nothing.
+   * @throws lora::value_error when they cannot be added: DoRA with another one, two trained biases.
+   * @par Cost  With DoRA, lora::row_norms of the weight.
+   */
+  [[nodiscard]] lora::adapter_set set_of(std::size_t module, part wanted = part::all) const;
+
+ private:
+  const base_model& base_;
+  std::vector<source> sources_;
+  lora::model_contract contract_;
+  std::vector<std::vector<given_module>> given_;  // by module; points into sources_
+};
+
+}  // namespace program
+
+#endif
