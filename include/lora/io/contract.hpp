@@ -42,7 +42,8 @@ namespace lora::inline v0::io {
  *
  * A W that fits neither way is left as [out, in]: bind() says what does not fit.
  *
- * @throws io_error when the flag cannot be believed for a square W, because a W that is not square lies the other way; make the contract by hand.
+ * @throws io_error when the flag cannot be believed for a square W, because a W that is not square lies the other way, adapted or not; make the
+ *         contract by hand.
  */
 [[nodiscard]] inline model_contract contract_of(const safetensors& file, const adapter& source) {
   model_contract given;
@@ -64,6 +65,11 @@ namespace lora::inline v0::io {
       square = &plain[at].name;
     else if ((plain[at].out == given[i].in && plain[at].in == given[i].out) != source.fan_in_fan_out)
       contradiction = &plain[at].name;
+  }
+  for (std::size_t i = 0; i < plain.size(); ++i) {  // weights that are not adapted: the length of their bias tells
+    const module_contract& m = plain[i];
+    const safetensors::tensor* const bias = m.out == m.in ? nullptr : file.find(m.name + ".bias");
+    if (bias != nullptr && bias->rank() == 1 && bias->shape()[0] == (source.fan_in_fan_out ? m.out : m.in)) contradiction = &m.name;
   }
   if (contradiction != nullptr && square != nullptr)
     detail::raise<io_error>(detail::text() << detail::quote(source.source) << ": fan_in_fan_out is "
