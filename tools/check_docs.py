@@ -6,6 +6,9 @@ A program is a ```cpp block with a main(). It is compiled as it stands, runs in 
 the next fenced block is ```text, the program must print exactly that; "..." in it stands for any text within a line.
 Other blocks are ignored.
 
+A link to a test, [word](../tests/FILE "NAME"), must name a file and, in it, a test case (or a text) that begins so. In docs/compatibility.md every
+Y of the table under "Features" must be such a link.
+
   check_docs.py [--work DIR] [--jobs N] -- <compiler> <flags>...     exit code 1 when a program fails
   check_docs.py --self-test
 """
@@ -19,6 +22,27 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```\s*?$", re.MULTILINE | re.DOTALL)
+
+
+TEST_LINK = re.compile(r'\]\((?:\.\./)?(tests/[^\s)"]+)(?:\s+"([^"]+)")?\)')
+
+
+def test_links(text, read):
+    """Yields what is wrong with the links to tests; read(path) gives a file's text, or None."""
+    for link in TEST_LINK.finditer(text):
+        line = text.count("\n", 0, link.start()) + 1
+        content = read(link[1])
+        if content is None:
+            yield line, f"there is no {link[1]}"
+        elif link[2] is not None and '"' + link[2] not in content:
+            yield line, f"{link[1]} has no test that begins with {link[2]!r}"
+    in_table = False
+    for line, words in enumerate(text.splitlines(), 1):
+        if words.startswith("#"):
+            in_table = words == "## Features"
+        cells = words.split(" | ")
+        if in_table and words.startswith("| ") and len(cells) > 1 and cells[1] != "lora" and not cells[1].startswith(("[Y](", "[p](", "–")):
+            yield line, f"a feature without a link to its test: {cells[0][2:]}"
 
 
 def programs(text):
@@ -63,7 +87,12 @@ def self_test():
     assert difference("x = ... ms\ny", "x = 1.5 ms\ny\n") is None
     for printed in ("x = 1.5 s\ny\n", "x = 1.5 ms\n", "x = 1.5 ms\ny\nz\n", ""):
         assert difference("x = ... ms\ny", printed), printed
-    print("self-test: blocks are found, differences are seen")
+    files = {"tests/a_test.cpp": 'TEST_CASE("a: works")'}
+    row = '## Features\n| feature | lora | PEFT |\n|---|---|\n| x | {} | Y |\n'
+    assert list(test_links(row.format('[Y](../tests/a_test.cpp "a: wor")'), files.get)) == []
+    for wrong in ('[Y](../tests/b_test.cpp "a: wor")', '[Y](../tests/a_test.cpp "orks")', "Y"):
+        assert len(list(test_links(row.format(wrong), files.get))) == 1, wrong
+    print("self-test: blocks are found, differences and broken links are seen")
 
 
 def main():
@@ -79,6 +108,10 @@ def main():
     found = [(str(path.relative_to(ROOT)), *program) for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
              if path.exists() for program in programs(path.read_text(encoding="utf-8"))]
     failed = 0
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for line, problem in test_links(path.read_text(encoding="utf-8"), lambda f: (ROOT / f).read_text(encoding="utf-8") if (ROOT / f).is_file() else None):
+            print(f"{path.relative_to(ROOT)}:{line}: {problem}", flush=True)
+            failed += 1
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         results = pool.map(lambda program: run(options.compiler, options.work, *program), found)
         for (place, number, _, expected), problem in zip(found, results):

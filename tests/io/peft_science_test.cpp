@@ -231,4 +231,15 @@ TEST_CASE("io/contract: which way W lies is read off the shapes; the flag decide
       "'gpt2': fan_in_fan_out is false, but the weight of 'attn' lies the other way; how the square weight of 'proj' lies cannot "
       "be told, so the contract must be made by hand",
       lora::io_error);
+  // The same when 'attn' is not adapted: the length of its bias tells. (PEFT writes false when a Linear was wrapped after 'proj'.)
+  std::erase_if(wrong.modules, [](const lora::adapted_module& m) { return m.name == "attn"; });
+  REQUIRE(wrong.modules.size() == 1);
+  CHECK_THROWS_WITH_AS(
+      (void)lora::io::contract_of(plain.base, wrong),
+      "'gpt2': fan_in_fan_out is false, but the weight of 'attn' lies the other way; how the square weight of 'proj' lies cannot "
+      "be told, so the contract must be made by hand",
+      lora::io_error);
+  wrong.fan_in_fan_out = true;
+  const lora::model_contract believed = lora::io::contract_of(plain.base, wrong);
+  CHECK(believed[believed.find("proj")].layout == lora::weight_layout::in_out);
 }

@@ -118,8 +118,8 @@ namespace lora::inline v0::io {
  *
  * A W that fits neither way is left as [out, in]: bind() says what does not fit.
  *
- * @throws io_error when the flag cannot be believed for a square W, because a W that is not square lies the other way, when nothing tells how
- *         square experts lie, or when their number differs (make the contract by hand); or when the file contradicts options.tied.
+ * @throws io_error when the flag cannot be believed for a square W, because a W that is not square lies the other way, adapted or not, when nothing
+ *         tells how square experts lie, or when their number differs (make the contract by hand); or when the file contradicts options.tied.
  */
 template <tensor_table Table>
 [[nodiscard]] model_contract contract_of(const Table& file, const adapter& source, const contract_options& options = {}) {
@@ -147,6 +147,11 @@ template <tensor_table Table>
       square = &plain[at].name;
     else if ((plain[at].out == given[i].in && plain[at].in == given[i].out) != source.fan_in_fan_out)
       contradiction = &plain[at].name;
+  }
+  for (std::size_t i = 0; i < plain.size(); ++i) {  // weights that are not adapted: the length of their bias tells
+    const module_contract& m = plain[i];
+    const safetensors::tensor* const bias = m.out == m.in || m.kind != module_kind::linear ? nullptr : file.find(m.name + ".bias");
+    if (bias != nullptr && bias->rank() == 1 && bias->shape()[0] == (source.fan_in_fan_out ? m.out : m.in)) contradiction = &m.name;
   }
   if (contradiction != nullptr && square != nullptr)
     detail::raise<io_error>(detail::text() << detail::quote(source.source) << ": fan_in_fan_out is "
