@@ -81,7 +81,9 @@ struct operand {
   count first = 0;  // the row of the product that `data` begins with
 
   [[nodiscard]] bool in_place() const noexcept { return (column_stride == 1 || depth <= 1) && (is_w || type == dtype::f32); }
-  [[nodiscard]] const char* row(count n) const noexcept { return static_cast<const char*>(data) + (n - first) * row_stride * bytes_of(type); }
+  [[nodiscard]] const char* row(count n) const noexcept {
+    return static_cast<const char*>(data) + (n - first) * row_stride * bytes_of(type);
+  }
 };
 
 /** n elements `stride` apart, widened to floats. */
