@@ -332,11 +332,17 @@ TEST_CASE("io/peft: what is refused of convolutions") {
   const fixture f("plain");
   auto file = lora::io::load_peft(data + "plain");
   const lora::model_contract model = lora::io::contract_of(f.base, file.adapter);
-  for (auto& m : file.adapter.modules)
-    if (m.name == "body.uneven") std::swap(m.kernel[0], m.kernel[1]);
-  CHECK(refusal([&] {
-          (void)lora::bind(file.adapter, model);
-        }).find("module 'body.uneven': its kernel is [3, 2] but the base's is [2, 3]") != std::string::npos);
+  for (const auto& [height, width] : {std::pair<index_t, index_t>{3, 2}, {4, 3}, {2, 6}}) {
+    for (auto& m : file.adapter.modules) {
+      if (m.name != "body.uneven") continue;
+      m.kernel[0] = height;
+      m.kernel[1] = width;
+    }
+    const std::string kernel = "[" + std::to_string(height) + ", " + std::to_string(width) + "]";
+    CHECK(refusal([&] {
+            (void)lora::bind(file.adapter, model);
+          }).find("module 'body.uneven': its kernel is " + kernel + " but the base's is [2, 3]") != std::string::npos);
+  }
 }
 
 TEST_CASE("adapter/bind, adapter/compose, writers: a kernel belongs to a convolution, and a 1x1 one is a product") {

@@ -94,8 +94,9 @@ const problem problems[] = {
     {{1, 2, 2, 3}, 4, {1, 1}, {.padding = {3, 4}}},  // 1x1 with positions that see nothing
     {{2, 6, 5, 4}, 7, {1, 1}, {}},
     {{2, 6, 5, 7}, 7, {1, 1}, {.stride = {2, 3}}},
-    {{1, 3, 2, 70}, 4, {1, 1}, {.stride = {1, 1}}},  // rows of a block each
-    {{2, 1, 4, 4}, 1, {4, 4}, {}},                   // one position
+    {{2, 6, 5, 6}, 7, {1, 1}, {.stride = {1, 2}}},    // evenly spaced positions: in place with a stride
+    {{1, 3, 2, 141}, 4, {1, 1}, {.stride = {1, 2}}},  // each row in place
+    {{2, 1, 4, 4}, 1, {4, 4}, {}},                    // one position
 };
 
 /** Three tasks at most, the last one first. */

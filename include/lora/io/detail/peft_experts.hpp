@@ -112,7 +112,7 @@ bool peft_parameters::append(adapter& out, const io::safetensors::tensor& a, con
   const auto [first, last] = std::equal_range(pairs_.begin(), pairs_.end(), name);
   const auto levels = static_cast<std::size_t>(last - first);
   // A target without a module could be a parameter of any: a pair of one matrix is then taken for that of an ordinary module.
-  if (bare && levels == 1 && a.rank() == 2 && a.shape()[0] == ranks.value_for(name, config_.rank, steps)) names.clear();
+  if (bare && levels == 1 && (a.rank() != 2 || a.shape()[0] == ranks.value_for(name, config_.rank, steps))) names.clear();
   if (names.empty() && name == module) return false;
   if (a.rank() != 2) refuse(a, text() << "shape " << shape_text{a.shape(), a.rank()} << " is not that of an adapted parameter");
   if (names.empty()) refuse(a, text() << "adapts a module inside of one with adapted parameters, which is not supported");
