@@ -10,6 +10,8 @@
 //   const auto d = trial.decide();                                // from a timer
 //   routes.publish(d.verdict == lora::canary_verdict::roll_back ? table.with_status(candidate_id, lora::route_status::deprecated)
 //                                                               : table.with_share(candidate_id, d.share));
+//
+// `table` is the one that the trial began with: a table in which the candidate has all the traffic knows no shares to go back to.
 #ifndef LORA_SNAPSHOT_CANARY_HPP
 #define LORA_SNAPSHOT_CANARY_HPP
 
@@ -164,13 +166,18 @@ class canary {
   }
 
   /**
-   * Closes the window and decides. Promoted at the last step the candidate gets health 1, rolled back it gets 0, so that
-   * rollback_to_healthy() knows. Afterwards the trial is over and the answer stays.
+   * Closes the window and decides. A window in which nothing went to the stable version, as at share 1, is compared with the last one in which
+   * something did. Promoted at the last step the candidate gets health 1, rolled back it gets 0, so that rollback_to_healthy() knows. Afterwards the
+   * trial is over and the answer stays. The rule runs under the trial's lock, so it must not use the trial.
    */
   canary_decision decide() {
     std::lock_guard<std::mutex> lock(mutex_);
     canary_decision d;
     d.window = {take(canary_arm::stable), take(canary_arm::candidate)};
+    if (d.window.stable.requests == 0)
+      d.window.stable = last_stable_;
+    else
+      last_stable_ = d.window.stable;
     d.verdict = state_ == state::running    ? rule_(d.window)
                 : state_ == state::promoted ? canary_verdict::promote
                                             : canary_verdict::roll_back;
@@ -213,8 +220,8 @@ class canary {
   }
   [[nodiscard]] static std::string sentence(const canary_decision& d) {
     const auto permille = static_cast<int>(d.share * 1000 + 0.5);
-    return std::string("canary: ") + name_of(d.verdict) + ", share " + std::to_string(permille / 10) + "." +
-           std::to_string(permille % 10) + " %; candidate " + of(d.window.candidate) + "; stable " + of(d.window.stable);
+    return std::string("canary: ") + name_of(d.verdict) + ", share " + std::to_string(permille / 10) + "." + std::to_string(permille % 10) +
+           " %; candidate " + of(d.window.candidate) + "; stable " + of(d.window.stable);
   }
 
   history<T, Traits>& history_;
@@ -224,6 +231,7 @@ class canary {
   mutable std::mutex mutex_;
   std::deque<detail::canary_slot> slots_;  // a deque does not move them
   std::array<canary_counts, 2> seen_{};
+  canary_counts last_stable_{};  // of the last window that had any
   std::size_t step_ = 0;
   state state_ = state::running;
 };
