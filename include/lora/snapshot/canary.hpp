@@ -168,7 +168,7 @@ class canary {
   /**
    * Closes the window and decides. A window in which nothing went to the stable version, as at share 1, is compared with the last one in which
    * something did. Promoted at the last step the candidate gets health 1, rolled back it gets 0, so that rollback_to_healthy() knows. Afterwards the
-   * trial is over and the answer stays. The rule runs under the trial's lock, so it must not use the trial.
+   * trial is over and the answer stays. A window that was held is over as well: where requests are few, take longer windows. The rule runs under the trial's lock, so it must not use the trial.
    */
   canary_decision decide() {
     std::lock_guard<std::mutex> lock(mutex_);
