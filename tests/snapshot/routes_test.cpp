@@ -296,6 +296,8 @@ TEST_CASE("snapshot/canary: with all the traffic a candidate is compared with th
     some(lora::canary_arm::candidate, 0.9);
     CHECK(trial.decide().share == 1.0);
     some(lora::canary_arm::candidate, good ? 0.9 : 0.5);
+    meter.report(lora::canary_arm::stable, true, std::chrono::microseconds(100),
+                 0.1);  // was under way when everybody went to the candidate
     const auto d = trial.decide();
     CHECK(d.finished);
     CHECK(d.verdict == (good ? lora::canary_verdict::promote : lora::canary_verdict::roll_back));

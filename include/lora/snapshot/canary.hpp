@@ -166,15 +166,16 @@ class canary {
   }
 
   /**
-   * Closes the window and decides. A window in which nothing went to the stable version, as at share 1, is compared with the last one in which
-   * something did. Promoted at the last step the candidate gets health 1, rolled back it gets 0, so that rollback_to_healthy() knows. Afterwards the
+   * Closes the window and decides. At share 1, where next to nothing goes to the stable version, the candidate is compared with the stable
+   * version's last window before. Promoted at the last step the candidate gets health 1, rolled back it gets 0, so that rollback_to_healthy() knows. Afterwards the
    * trial is over and the answer stays. A window that was held is over as well: where requests are few, take longer windows. The rule runs under the trial's lock, so it must not use the trial.
    */
   canary_decision decide() {
     std::lock_guard<std::mutex> lock(mutex_);
     canary_decision d;
     d.window = {take(canary_arm::stable), take(canary_arm::candidate)};
-    if (d.window.stable.requests == 0)
+    // At share 1 only what was under way when the table changed still goes to the stable version.
+    if (steps_[step_] == 1 && d.window.stable.requests < last_stable_.requests)
       d.window.stable = last_stable_;
     else
       last_stable_ = d.window.stable;
@@ -231,7 +232,7 @@ class canary {
   mutable std::mutex mutex_;
   std::deque<detail::canary_slot> slots_;  // a deque does not move them
   std::array<canary_counts, 2> seen_{};
-  canary_counts last_stable_{};  // of the last window that had any
+  canary_counts last_stable_{};  // of the last window that had as many as share 1 leaves, or more
   std::size_t step_ = 0;
   state state_ = state::running;
 };
