@@ -23,7 +23,7 @@ BUT = {("nd/format.hpp", "format")}  # the header exists to serve it, and includ
 ONLY_IN = [  # includes matching the pattern are allowed in these rooms only
     (re.compile(r"xsimd/|\w*intrin\.h$|cpuid\.h$|arm_\w+\.h$"), {"simd"}),
     (re.compile(r"nlohmann/|zlib\.h$"), {"io"}),
-    (re.compile(r"(sys/(mman|stat|file)|unistd|fcntl|dirent)\.h$"), {"io"}),
+    (re.compile(r"(sys/(mman|stat|file)|unistd|fcntl|dirent)\.h$"), {"io", "interop"}),
     (re.compile(r"Eigen/|openssl/|tbb/|omp\.h$|dlfcn\.h$"), {"interop"}),
 ]
 BANNED = {"std::regex": "overflows its stack", "atomic_thread_fence": "TSan does not see fences", "#pragma once": "guards are used"}

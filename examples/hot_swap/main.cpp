@@ -2,9 +2,11 @@
 //
 // hot_swap: one base model, several adapters, swapped while request threads classify digits without pause. The base reads upright digits
 // and the requests bring turned ones, so every version shows in the accuracy. Every answer is compared, bit for bit, with what its
-// version answers by itself. Exit code 1 when a guarantee of the closing list fails or the data cannot be read.
+// version answers by itself. A gray release ends it: a bad candidate goes back, a good one gets everybody. Exit code 1 when a guarantee
+// of the closing list fails or a file cannot be read or written.
 //
-//   hot_swap                              from the source root: the tour, about 5 s
+//   hot_swap                              from the source root: the tour, about 6 s
+//   hot_swap --tree t.svg --metrics m.om  and the gray release as a drawing and as numbers
 //   hot_swap --adapter my_adapter         and then a PEFT adapter of your own for this base
 #include "options.hpp"
 
@@ -28,6 +30,10 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--adapter", o.adapter, "a PEFT adapter for this base, published after the others")->type_name("DIR");
   app.add_option("--data", o.data, "base model, adapters and test set")->type_name("DIR")->capture_default_str();
+  app.add_option("--tree", o.tree, "draw the versions of the gray release: an SVG")->type_name("FILE.svg");
+  app.add_option("--metrics", o.metrics,
+                 "write what its history counted: OpenMetrics if FILE ends in .om or .openmetrics, else Prometheus text")
+      ->type_name("FILE");
   CLI11_PARSE(app, argc, argv);
 
   try {

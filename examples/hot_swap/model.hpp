@@ -147,7 +147,7 @@ struct loaded_adapter {
 /** @throws lora::io_error, lora::bind_error: the sentence names the file or module and what is wrong. */
 [[nodiscard]] inline loaded_adapter load(const std::string& directory, const digit_net& net) {
   lora::io::peft_adapter file = lora::io::load_peft(directory);
-  auto bound = std::make_shared<const lora::bound_adapter>(lora::bind(file.adapter, net.contract()));
+  auto bound = std::make_shared<const lora::bound_adapter>(lora::bind(file.adapter, net.contract(), {.require_finite = true}));
   const std::size_t copied = file.bytes_copied;
   return {std::move(bound), copied, std::move(file.report.unused_patterns)};
 }

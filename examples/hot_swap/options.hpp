@@ -14,6 +14,8 @@ namespace hot_swap {
 struct options {
   std::string data = "examples/data/digits";
   std::string adapter;  // a PEFT adapter of the user's own, or empty
+  std::string tree;     // where the drawing of the gray release's versions goes, or empty
+  std::string metrics;  // where its counters go, or empty; OpenMetrics for .om and .openmetrics, else Prometheus' text
   double seconds = 5;
   std::size_t threads = std::max(1u, std::thread::hardware_concurrency());
 };

@@ -94,9 +94,17 @@ void screen::text(const std::string& paragraph) {
 
 void screen::blank() { put(""); }
 
-void screen::table_head() {
-  put(coloured(format("%7s  %-30s %-9s %10s %9s %9s", "stamp", "version", "ranks", "requests", "accuracy", "first in"), bold));
+void screen::heading(const std::string& line) {
+  put(coloured(line, bold));
   std::fflush(stdout);
+}
+
+void screen::aside(const std::string& paragraph) {
+  for (const std::string& line : wrapped(paragraph, 9)) put(coloured(line, dim));
+}
+
+void screen::table_head() {
+  heading(format("%7s  %-30s %-9s %10s %9s %9s", "stamp", "version", "ranks", "requests", "accuracy", "first in"));
 }
 
 void screen::redraw() {

@@ -34,6 +34,8 @@ class screen {
 
   void text(const std::string& paragraph);  // wrapped
   void blank();
+  void heading(const std::string& line);     // of a table
+  void aside(const std::string& paragraph);  // wrapped, indented
 
   // The table of versions. A row is shown from begin_row() on, updated, given notes, and stays as it is after end_row().
   void table_head();

@@ -1,41 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tour.hpp"
 
-#include <cstdlib>
+#include "damage.hpp"
+#include "trial.hpp"
+
 #include <filesystem>
-#include <system_error>
 
 namespace hot_swap {
 
 namespace {
 
 namespace fs = std::filesystem;
-
-/** A folder of its own below the system's one for temporary files; gone with the object. */
-class temporary_folder {
- public:
-  temporary_folder() : path_((fs::temp_directory_path() / "lora-hot-swap-XXXXXX").string()) {
-    if (::mkdtemp(path_.data()) == nullptr) throw std::system_error(errno, std::generic_category(), path_ + ": cannot make this folder");
-  }
-  temporary_folder(const temporary_folder&) = delete;
-  temporary_folder& operator=(const temporary_folder&) = delete;
-  ~temporary_folder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  [[nodiscard]] const std::string& path() const noexcept { return path_; }
-
- private:
-  std::string path_;
-};
-
-/** Writes a copy of an adapter whose tensors end after two thirds of the file, as an interrupted download leaves it. */
-void copy_truncated(const std::string& adapter, const std::string& to) {
-  fs::copy(adapter, to, fs::copy_options::recursive | fs::copy_options::overwrite_existing);
-  const fs::path tensors = fs::path(to) / "adapter_model.safetensors";
-  fs::permissions(tensors, fs::perms::owner_write, fs::perm_options::add);
-  fs::resize_file(tensors, fs::file_size(tensors) * 2 / 3);
-}
 
 double seconds_until(nanoseconds end) { return static_cast<double>(end - now()) / 1e9; }
 
@@ -91,6 +66,10 @@ guarantee tour::serve_all() {
   swap_rapidly(v1, v2, stretch);
   finish_row();
   pool_->stop();
+  screen_.blank();
+  const served by_v1 = pool_->of(v1.stamp.value);
+  released_ = trial(options_, net_, test_, screen_, ledger_)
+                  .run({v1.payload, static_cast<double>(by_v1.right) / static_cast<double>(by_v1.images)}, v2.payload);
   return agreement_with_peft(base, v1, v2);
 }
 
@@ -237,7 +216,6 @@ guarantee tour::agreement_with_peft(const version& base, const version& v1, cons
 
 bool tour::conclude(const guarantee& agreement) {
   const std::unique_ptr<totals> sum = pool_->total();
-  screen_.blank();
   screen_.latencies(*sum);
   screen_.text(format("(%zu request threads and a loader on %u cores; waiting for a core is included)", options_.threads,
                       std::thread::hardware_concurrency()));
@@ -263,6 +241,7 @@ bool tour::conclude(const guarantee& agreement) {
   list.push_back(
       {kept == refusals_.size(), "bad adapters are refused, the last good serves", format("%zu of %zu", kept, refusals_.size())});
   list.push_back(agreement);
+  list.insert(list.end(), released_.begin(), released_.end());
 
   // Nobody reads any more and this thread has let go of its handles: the collection must free every version but the current one, and
   // the end of the cell that one.

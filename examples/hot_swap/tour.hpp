@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // tour: what the loader thread does. It loads, checks and publishes versions one after another, some of them bad on purpose, while a
-// request_pool serves; at the end it adds up what the requests saw and says which guarantees held.
+// request_pool serves; then it has two candidates tried out on a few users each (trial.hpp); at the end it adds up what the requests saw and says
+// which guarantees held.
 #ifndef HOT_SWAP_TOUR_HPP
 #define HOT_SWAP_TOUR_HPP
 
@@ -72,6 +73,7 @@ class tour {
     bool refused;
   };
   std::vector<refusal> refusals_;
+  std::vector<guarantee> released_;  // of the gray release
   bool own_refused_ = false;
 };
 

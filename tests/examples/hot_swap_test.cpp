@@ -90,9 +90,71 @@ TEST_CASE("examples/hot_swap: the tour ends well and shows each version") {
   line(r, R"(^  held  tensors are used where the files are mapped +0 bytes copied$)");
   line(r, R"(^  held  bad adapters are refused, the last good serves +2 of 2$)");
   line(r, R"(^  held  logits differ from PEFT's by less than the bound )");
-  line(r, R"(^  held  every version is freed exactly once +\d+, payloads 3 of 3$)");
+  line(r, R"(^  held  every version is freed exactly once +\d+, payloads 4 of 4$)");
+  line(r, R"(^ +refused: loading 'v2 with a NaN' failed: adapter$)");
+  line(r, R"(^v2, alpha times 8 +5\.0 % +[\d,]+ +\d+\.\d % +7\d\.\d % +roll back$)");
+  line(r, R"(^adapter_v2 +5\.0 % +[\d,]+ +9\d\.\d % +7\d\.\d % +promote$)");
+  line(r, R"(^adapter_v2 +25\.0 % +[\d,]+ +9\d\.\d % +7\d\.\d % +promote$)");
+  line(r, R"(^adapter_v2 +100\.0 % +[\d,]+ +9\d\.\d % +7\d\.\d % +promote$)");
+  line(r, R"(^  held  each user's answer has the bits of its version +0 mixed of [1-9][\d,]*$)");
+  line(r, R"(^  held  users stay with a candidate whose share grows +0 moved back$)");
+  line(r, R"(^  held  a NaN is refused before anybody sees it )");
+  line(r, R"(^  held  a bad candidate goes back, the stable one serves +[1-9][\d,]* requests saw it$)");
+  line(r, R"(^  held  a good candidate gets everybody +[1-9]\d* decisions on record$)");
   CHECK(!has(r.out, "FAILED"));
   CHECK(r.out.ends_with("\nall guarantees held\n"));
+}
+
+TEST_CASE("examples/hot_swap: the gray release is drawn and counted as it went") {
+  const test::temporary_folder folder;
+  const std::string tree = folder.path() + "/tree.svg";
+  const auto files = [&](const std::string& metrics) {
+    const outcome r = hot_swap("--seconds 0.4 --tree '" + tree + "' --metrics '" + folder.path() + "/" + metrics + "'");
+    CHECK(r.code == 0);
+    return test::contents(folder.path() + "/" + metrics);
+  };
+  const std::string prometheus = files("metrics.prom");
+  CHECK(has(prometheus, "\nlora_reloads_total{model=\"digits\",result=\"ok\"} 3\n"));
+  CHECK(has(prometheus, "\nlora_reloads_total{model=\"digits\",result=\"failed\"} 1\n"));
+  CHECK(has(prometheus, "\nlora_rollbacks_total{model=\"digits\"} 1\n"));
+  CHECK(has(prometheus, "\nlora_current_stamp{model=\"digits\"} 4\n"));
+  CHECK(has(prometheus, "{model=\"digits\",stage=\"parse\",result=\"failed\",le=\"+Inf\"} 1\n"));
+  CHECK(!has(prometheus, "# EOF"));
+
+  const std::string svg = test::contents(tree);
+  CHECK(svg.starts_with("<svg "));
+  CHECK(svg.ends_with("</svg>\n"));
+  CHECK(has(svg, ">version 4 is current; "));
+  CHECK(has(svg, ">v1</text>"));
+  CHECK(has(svg, ">v3 = v1 again</text>"));
+  CHECK(has(svg, ">load failed</text>"));
+  CHECK(has(svg, ">canary: roll back, share 0.0 %</text>"));
+  CHECK(has(svg, ">canary: promote, share 100.0 %</text>"));
+  CHECK(has(svg, "canary: promote, share 25.0 %; candidate "));  // in the tooltip
+
+  for (const char* name : {"metrics.om", "metrics.openmetrics"}) CHECK(files(name).ends_with("\n# EOF\n"));
+
+  const outcome r = hot_swap("--seconds 0.2 --tree '" + folder.path() + "/no/such/folder.svg'");
+  CHECK(r.code == 1);
+  CHECK(has(r.err, "hot_swap: cannot write '" + folder.path() + "/no/such/folder.svg'"));
+}
+
+TEST_CASE("examples/hot_swap: a candidate that is as good as the stable version is not called bad, and that is seen") {
+  const damaged_data data;  // with adapter_v1's tensors in place of v2's; its alphas are doubtless wrong for them, eightfold ones more so
+  fs::copy(digits + "/adapter_v1", data.path() + "/adapter_v2", fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+  const std::string config = data.path() + "/adapter_v2/adapter_config.json";
+  std::string text = test::contents(config);
+  const std::string alpha = "\"lora_alpha\": ";
+  text.replace(text.find(alpha), text.find(',', text.find(alpha)) - text.find(alpha),
+               alpha + "0");  // eight times nothing is nothing: the base
+  test::write(config, text);
+  fs::copy(digits + "/logits_base.npy", data.path() + "/logits_v2.npy", fs::copy_options::overwrite_existing);
+  fs::remove_all(data.path() + "/adapter_v1");
+  fs::copy(data.path() + "/adapter_v2", data.path() + "/adapter_v1", fs::copy_options::recursive);
+  fs::copy(digits + "/logits_base.npy", data.path() + "/logits_v1.npy", fs::copy_options::overwrite_existing);
+  const outcome r = data.run();
+  CHECK(r.code == 1);
+  CHECK_MESSAGE(has(r.out, "\nFAILED: a bad candidate goes back, the stable one serves\n"), r.out << r.err);
 }
 
 TEST_CASE("examples/hot_swap: what goes into a pipe is plain and narrow") {
@@ -110,7 +172,7 @@ TEST_CASE("examples/hot_swap: an adapter of one's own is published, or refused b
   const outcome own = hot_swap("--seconds 0.4 --adapter '" + digits + "/adapter_v1/'");
   CHECK(own.code == 0);
   check_row(own, 6, "adapter_v1", "4/4/-", 73.5);
-  line(own, R"(payloads 4 of 4$)");
+  line(own, R"(payloads 5 of 5$)");
 
   const outcome refused = hot_swap("--seconds 0.4 --adapter '" + digits + "/adapter_other'");
   CHECK(refused.code == 1);
@@ -181,5 +243,5 @@ TEST_CASE("examples/hot_swap: options are checked") {
   CHECK(hot_swap("--no-such-option").code != 0);
   const outcome help = hot_swap("--help");
   CHECK(help.code == 0);
-  for (const char* option : {"--seconds", "--threads", "--adapter", "--data"}) CHECK(has(help.out, option));
+  for (const char* option : {"--seconds", "--threads", "--adapter", "--data", "--tree", "--metrics"}) CHECK(has(help.out, option));
 }

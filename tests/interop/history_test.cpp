@@ -103,3 +103,26 @@ print("as drawn", end=""))",
   CHECK(said == "as drawn");
   CHECK(lora::history_svg({}).find("nothing published") != std::string::npos);
 }
+
+TEST_CASE("interop/history_svg: the last decision about a version stands under its box, all of them in its tooltip") {
+  lora::history<int> h(lora::validator<int>::proven_by_type());
+  h.load({.source = "v1"}, [](auto&) { return 1; });
+  h.load({.source = "v2"}, [](auto&) { return 2; });
+  h.record_decision(lora::stamp{2}, "canary: promote, share 25.0 %; " + nasty);
+  h.record_decision(lora::stamp{2}, "canary: roll back, share 0.0 %; the rest");
+  h.record_decision(lora::stamp{1}, "");
+  const std::string said = python(
+      R"(import sys, xml.etree.ElementTree as tree
+root = tree.parse(sys.argv[1]).getroot()
+ns = "{http://www.w3.org/2000/svg}"
+words = [t.text for t in root.iter(ns + "text")]
+assert words.count("canary: roll back, share 0.0 %") == 1 and not any("promote" in (w or "") for w in words), words
+titles = [t.text for t in root.iter(ns + "title")]
+assert len(titles) == 2 and titles[1].startswith("canary: promote, share 25.0 %; a\"b"), titles
+assert titles[1].endswith("\ncanary: roll back, share 0.0 %; the rest"), titles
+print("as drawn", end=""))",
+      lora::history_svg(h.picture()), "history_test.svg");
+  CHECK(said == "as drawn");
+  h.record_decision(lora::stamp{1}, std::string(30, 'x') + "\xc3\xa4\xc3\xa4");  // cut between characters
+  CHECK(lora::history_svg(h.picture()).find(">" + std::string(30, 'x') + "\xe2\x80\xa6<") != std::string::npos);
+}

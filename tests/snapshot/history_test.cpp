@@ -159,6 +159,21 @@ TEST_CASE("snapshot/history: only this history's validator counts; a validator n
   CHECK(message_of([] { history none(positive(), {.keep_last = 0}); }).find("keep_last") != std::string::npos);
 }
 
+TEST_CASE("snapshot/history: a check's refusal can be asked for without a throw, and is timed as failed") {
+  lora::history<int> h(lora::validator<int>({{"sign", [](int v) { return v > 0 ? "" : "must be positive"; }}}));
+  std::string problem;
+  const auto good = h.try_validate(make_payload<int>(1), {.source = "good"}, problem);
+  REQUIRE(good);
+  CHECK(problem.empty());
+  CHECK(h.publish(*good));
+  CHECK(!h.try_validate(make_payload<int>(-1), {.source = "bad"}, problem));
+  CHECK(problem == "validation refuses 'bad': sign: must be positive");
+  const auto m = h.metrics();
+  const auto& checks = m.durations[static_cast<std::size_t>(lora::reload_stage::validate)];
+  CHECK(checks[0].count == 1);
+  CHECK(checks[1].count == 1);
+}
+
 TEST_CASE("snapshot/history: a hash function fills the hash in, and contradicts a wrong one") {
   ledger book;
   const auto hash = [](const tracked& t) {
@@ -364,7 +379,10 @@ TEST_CASE("snapshot/history: what is on standby counts against the budget and is
   fixture f({.byte_budget = 300});
   CHECK(f.h.promote_standby().outcome == publish_outcome::nothing_on_standby);
   REQUIRE(f.put(1));
-  REQUIRE(f.h.set_standby(f.h.validate(make_payload<tracked>(f.book, 2), {.source = "two", .bytes = 200})));
+  const auto ready = f.h.set_standby(f.h.validate(make_payload<tracked>(f.book, 2), {.source = "two", .bytes = 200}));
+  REQUIRE(ready);
+  CHECK(ready.outcome == publish_outcome::on_standby);  // nothing is published yet
+  CHECK(ready.stamp == stamp{});
   CHECK(f.h.picture().held_bytes == 300);
   CHECK(f.h.picture().standby->source == "two");
   CHECK(f.now() == 1);

@@ -280,6 +280,33 @@ TEST_CASE("snapshot/canary: promotes step by step, and every decision is on reco
   CHECK(window(100, 100, 100).verdict == lora::canary_verdict::promote);  // over
 }
 
+TEST_CASE("snapshot/canary: with all the traffic a candidate is compared with the last of the stable version, and may still go back") {
+  for (const bool good : {true, false}) {
+    lora::history<int> h(lora::validator<int>::proven_by_type());
+    h.load({.source = "v1"}, [](auto&) { return 1; });
+    const stamp candidate = h.load({.source = "v2"}, [](auto&) { return 2; }).stamp;
+    lora::canary<int> trial(h, candidate, lora::canary_rules{.least_requests = 10}, {0.5, 1.0});
+    auto meter = trial.meter();
+    const auto some = [&](lora::canary_arm arm, double score) {
+      for (int i = 0; i < 10; ++i) meter.report(arm, true, std::chrono::microseconds(100), score);
+    };
+    some(lora::canary_arm::candidate, 0.9);
+    CHECK(trial.decide().verdict == lora::canary_verdict::hold);  // there was no stable window yet
+    some(lora::canary_arm::stable, 0.9);
+    some(lora::canary_arm::candidate, 0.9);
+    CHECK(trial.decide().share == 1.0);
+    some(lora::canary_arm::candidate, good ? 0.9 : 0.5);
+    meter.report(lora::canary_arm::stable, true, std::chrono::microseconds(100),
+                 0.1);  // was under way when everybody went to the candidate
+    const auto d = trial.decide();
+    CHECK(d.finished);
+    CHECK(d.verdict == (good ? lora::canary_verdict::promote : lora::canary_verdict::roll_back));
+    CHECK(d.window.stable.requests == 10);
+    CHECK(d.window.stable.mean_score() == doctest::Approx(0.9));
+    CHECK(*h.find(candidate)->health == (good ? 1 : 0));
+  }
+}
+
 TEST_CASE("snapshot/canary: errors, latency and scores send a candidate back, noise does not") {
   using lora::canary_verdict;
   const lora::canary_rules rules{};

@@ -2,7 +2,8 @@
 //
 // history_svg: a history as a drawing. Versions stand from left to right in the order of their publication, each branch on a line of its
 // own, the way to the current version on the first one and bold. The bar of a box is its health; a dropped payload is pale; a dashed arrow goes
-// from a rollback's target to the rollback; failed loads hang below the version that stayed current. The same picture gives the same bytes.
+// from a rollback's target to the rollback; failed loads hang below the version that stayed current; the last decision about a version (a
+// canary's, an operator's) stands under its box, and all of them in its tooltip. The same picture gives the same bytes.
 //
 //   std::ofstream("tree.svg") << lora::history_svg(history.picture());
 #ifndef LORA_INTEROP_HISTORY_SVG_HPP
@@ -145,6 +146,7 @@ class history_drawing {
       const bool gone = v.status == version_status::dropped;
       const char* health = !v.health ? unknown : *v.health >= 0.75 ? good : *v.health >= 0.5 ? fair : bad;
       boxes_ += gone ? "<g opacity=\"0.55\">\n" : "<g>\n";
+      const std::string verdict = decisions(v.stamp);
       const int x = x_of(here), y = y_of(here);
       box(boxes_, x, y, width, height, 6, v.stamp == p_.current ? "#ddf4ff" : "#f6f8fa", bold ? "#0969da" : "#8c959f", bold ? 3 : 1);
       box(boxes_, x + 5, y + 6, 6, height - 12, 3, health, health, 1);
@@ -156,6 +158,7 @@ class history_drawing {
       if (v.keep) foot += ", keep";
       if (v.named_pins != 0) foot += ", " + std::to_string(v.named_pins) + (v.named_pins == 1 ? " pin" : " pins");
       words(boxes_, x + 20, y + 51, foot, "fill=\"#57606a\" font-size=\"11\"");
+      if (!verdict.empty()) words(boxes_, x, y + height + 13, verdict, "fill=\"#57606a\" font-size=\"10\"");
       boxes_ += "</g>\n";
     }
     for (const auto& [event, column] : failed_at_) {
@@ -166,6 +169,25 @@ class history_drawing {
       words(boxes_, x_of(here) + 12, y_of(here) + 26, "load failed", "font-weight=\"bold\" fill=\"#cf222e\"");
       words(boxes_, x_of(here) + 12, y_of(here) + 42, shorter(event->source, 16), "fill=\"#1f2328\"");
     }
+  }
+
+  /** Puts all decisions about a version into a tooltip of the group that is open; returns what the last one says before its first semicolon. */
+  [[nodiscard]] std::string decisions(lora::stamp version) {
+    std::string last;
+    for (const history_event& e : p_.events) {
+      if (e.kind != history_event_kind::decision || e.version != version) continue;
+      boxes_ += last.empty() ? "<title>" : "\n";
+      append_xml(boxes_, e.text);
+      last = e.text.substr(0, e.text.find(';'));
+      if (last.empty()) last = " ";
+    }
+    if (last.empty()) return {};
+    boxes_ += "</title>\n";
+    constexpr std::size_t most = 32;
+    if (last.size() <= most) return last;
+    std::size_t cut = most - 1;
+    while (cut > 0 && (static_cast<unsigned char>(last[cut]) & 0xc0u) == 0x80u) --cut;  // between characters
+    return last.substr(0, cut) + "\xe2\x80\xa6";
   }
 
   struct failure {

@@ -10,6 +10,8 @@
 //   const auto d = trial.decide();                                // from a timer
 //   routes.publish(d.verdict == lora::canary_verdict::roll_back ? table.with_status(candidate_id, lora::route_status::deprecated)
 //                                                               : table.with_share(candidate_id, d.share));
+//
+// `table` is the one that the trial began with: a table in which the candidate has all the traffic knows no shares to go back to.
 #ifndef LORA_SNAPSHOT_CANARY_HPP
 #define LORA_SNAPSHOT_CANARY_HPP
 
@@ -164,13 +166,19 @@ class canary {
   }
 
   /**
-   * Closes the window and decides. Promoted at the last step the candidate gets health 1, rolled back it gets 0, so that
-   * rollback_to_healthy() knows. Afterwards the trial is over and the answer stays.
+   * Closes the window and decides. At share 1, where next to nothing goes to the stable version, the candidate is compared with the stable
+   * version's last window before. Promoted at the last step the candidate gets health 1, rolled back it gets 0, so that rollback_to_healthy() knows. Afterwards the
+   * trial is over and the answer stays. A window that was held is over as well: where requests are few, take longer windows. The rule runs under the trial's lock, so it must not use the trial.
    */
   canary_decision decide() {
     std::lock_guard<std::mutex> lock(mutex_);
     canary_decision d;
     d.window = {take(canary_arm::stable), take(canary_arm::candidate)};
+    // At share 1 only what was under way when the table changed still goes to the stable version.
+    if (steps_[step_] == 1 && d.window.stable.requests < last_stable_.requests)
+      d.window.stable = last_stable_;
+    else
+      last_stable_ = d.window.stable;
     d.verdict = state_ == state::running    ? rule_(d.window)
                 : state_ == state::promoted ? canary_verdict::promote
                                             : canary_verdict::roll_back;
@@ -213,8 +221,8 @@ class canary {
   }
   [[nodiscard]] static std::string sentence(const canary_decision& d) {
     const auto permille = static_cast<int>(d.share * 1000 + 0.5);
-    return std::string("canary: ") + name_of(d.verdict) + ", share " + std::to_string(permille / 10) + "." +
-           std::to_string(permille % 10) + " %; candidate " + of(d.window.candidate) + "; stable " + of(d.window.stable);
+    return std::string("canary: ") + name_of(d.verdict) + ", share " + std::to_string(permille / 10) + "." + std::to_string(permille % 10) +
+           " %; candidate " + of(d.window.candidate) + "; stable " + of(d.window.stable);
   }
 
   history<T, Traits>& history_;
@@ -224,6 +232,7 @@ class canary {
   mutable std::mutex mutex_;
   std::deque<detail::canary_slot> slots_;  // a deque does not move them
   std::array<canary_counts, 2> seen_{};
+  canary_counts last_stable_{};  // of the last window that had as many as share 1 leaves, or more
   std::size_t step_ = 0;
   state state_ = state::running;
 };

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The protocol behind snapshot_cell: the published record (a node), the hazard slots of the readers, and the control block
-// that holds both and outlives the cell while a reader or a share still needs it. All atomic operations on them stand in
-// this file, so that partners can be read side by side. docs/snapshots.md has the proof; R1-R3, P1-P3, C1 and C2 are its
-// names for the steps. Not here: what users hold (reader.hpp, cell.hpp). Nothing in this file is API.
+// The protocol behind snapshot_cell: the hazard slots of the readers, and the control block that holds them and the versions and
+// outlives the cell while a reader or a share needs it. All atomic operations on them stand here, so that partners can be read side
+// by side. docs/snapshots.md has the proof; R1-R3, P1-P3, C1 and C2 are its names for the steps. Not here: what users hold
+// (reader.hpp, cell.hpp). Nothing in this file is API.
 //
 // The argument in short. A reader stores the node's address into its slot and then loads `current_`; a publisher exchanges
 // `current_` and then loads the slots. These four operations are seq_cst, so they stand in one order S. If the publisher's
 // load of the slot precedes the reader's store in S, then the exchange precedes the reader's load, which returns the new
-// node and never the old one; otherwise the publisher sees the slot and keeps the node.
+// node and never the old one; otherwise the publisher sees the slot and keeps the node. With asymmetric fences (traits.hpp) a light
+// one and a heavy one stand in S in the place of the store and of the first load of the slots.
 #ifndef LORA_SNAPSHOT_CONTROL_HPP
 #define LORA_SNAPSHOT_CONTROL_HPP
 
@@ -26,30 +27,6 @@
 namespace lora::inline v0 {
 
 namespace detail {
-
-/** One version. Everything but `owners` and the collector's two fields is written before it is published, and never again. */
-template <class T, class Traits>
-struct snapshot_node {
-  template <class U>
-  using var = typename Traits::template var<U>;
-
-  snapshot_node(snapshot_payload<T, Traits> what, lora::stamp back_to) noexcept
-      : payload(std::move(what)), value(payload.get()), rolled_back_to(back_to) {}
-
-  [[nodiscard]] snapshot_version<T, Traits> version() const noexcept { return {stamp.get(), parent.get(), rolled_back_to.get(), payload}; }
-
-  snapshot_payload<T, Traits> payload;
-  var<const T*> value;  // payload.get(), one load nearer to the readers
-  var<lora::stamp> stamp;
-  var<lora::stamp> parent;
-  var<lora::stamp> rolled_back_to;
-
-  typename Traits::template atomic<std::uint32_t> owners{0};  // shares
-
-  // Only touched under the publishers' lock, and by whoever took the node out of the retired list.
-  var<snapshot_node*> next{nullptr};
-  var<bool> used{false};
-};
 
 /** What one reader announces. Written by that reader, read by collectors; alone on its cache line. */
 template <class Traits>
@@ -110,8 +87,7 @@ class snapshot_control {
   }
 
   void drop_handle() noexcept {
-    // Release: pairs with the acquire half of the last such subtraction, so that what was done through this handle happens
-    // before the destruction there.
+    // Release: pairs with the acquire half of the last such subtraction: what this handle did happens before the destruction there.
     if (handles_.fetch_sub(1, order<site::handle_drop, acq_rel>) == 1) Traits::destroy(this);
   }
 
@@ -157,8 +133,7 @@ class snapshot_control {
 
   /** R1. For comparison only: what it returns may be freed at any moment unless a slot holds it. */
   [[nodiscard]] node* current_hint() const noexcept {
-    // Relaxed: if the address equals the one in the caller's slot, that node was never freed, so it is the same node and was
-    // acquired when the slot was set. If it differs, protect() loads again.
+    // Relaxed: an address equal to the one in the caller's slot is the same node, acquired when the slot was set; else protect() loads again.
     return current_.load(relaxed);
   }
 
@@ -166,13 +141,13 @@ class snapshot_control {
   [[nodiscard]] node* protect(slot& s, node* seen) noexcept {
     // R2. Seq_cst: before the load below in S; pairs with the load in mark_hazards(). Its release half covers the last use of what
     // the slot held before.
-    s.hazard.store(address(seen), order<site::hazard_set, seq_cst>);
+    announce<site::hazard_set>(s, address(seen));
     // Seq_cst: after the store above in S; pairs with the exchange in publish(). Its acquire half makes the node's content visible.
     node* now = current_.load(order<site::current_validate, seq_cst>);
     // `now`, not `seen`: `seen` may be the stale address of an earlier node that was freed and reused for this one.
     if (now == seen || !keeps<step::validated_only>) return now;
     // R3. The publisher was faster. WILD protects whatever comes next, so this cannot fail. Seq_cst twice, as in R2.
-    s.hazard.store(wild, order<site::hazard_wild, seq_cst>);
+    announce<site::hazard_wild>(s, wild);
     now = current_.load(order<site::current_wild, seq_cst>);
     // Release: pairs with the load in mark_hazards(). A collector that reads this value instead of WILD must still synchronise with
     // the uses of what the slot held before; since C++20 a plain store continues no earlier release sequence.
@@ -283,12 +258,32 @@ class snapshot_control {
 
   [[nodiscard]] static std::uintptr_t address(const node* n) noexcept { return reinterpret_cast<std::uintptr_t>(n); }
 
+  [[nodiscard]] static bool ask_for_fences() noexcept {
+    if constexpr (Traits::has_asymmetric_fences) return Traits::may_use_fences();
+    return false;
+  }
+
+  // The reader's store of R2 and R3, before its load of current_.
+  template <snapshot_site Site>
+  void announce(slot& s, std::uintptr_t what) noexcept {
+    if constexpr (Traits::has_asymmetric_fences)
+      if (fenced_) [[likely]] {
+        // Release: covers the last use of what the slot held before. The light fence takes the place of seq_cst: it comes before the heavy
+        // one of collect_locked() in S, and the scan sees this store, or after it, and the load that follows sees the exchange.
+        s.hazard.store(what, order<site::hazard_light, release>);
+        Traits::light_fence();
+        return;
+      }
+    s.hazard.store(what, order<Site, seq_cst>);
+  }
+
   // P2. Under the lock.
   void replace_current(node* fresh) noexcept {
     // Seq_cst: before the loads of chunks_ and of the slots in mark_hazards() in S; pairs with the loads in protect(). Its
     // release half makes the node's content visible to them.
     node* old = current_.exchange(fresh, order<site::current_exchange, seq_cst>);
     if (old == nullptr) return;
+    if constexpr (Traits::has_asymmetric_fences) fence_owed_.set(fenced_);
     old->next.set(retired_.get());
     retired_.set(old);
     retired_count_.set(retired_count_.get() + 1);
@@ -298,6 +293,10 @@ class snapshot_control {
   // comparisons for each slot that holds neither nothing nor the current version.
   [[nodiscard]] node* collect_locked() noexcept {
     if (retired_.get() == nullptr) return nullptr;
+    if constexpr (Traits::has_asymmetric_fences) {  // Between the exchange and the loads of the slots; one serves every later scan.
+      if (fence_owed_.get() && !Traits::heavy_fence()) return nullptr;
+      fence_owed_.set(false);
+    }
     for (node* r = retired_.get(); r != nullptr; r = r->next.get()) r->used.set(false);
     bool all_used = false;
     if constexpr (keeps<step::slots_before_owners>) {
@@ -381,6 +380,7 @@ class snapshot_control {
 
   // Two cache lines: publications touch the first, registrations the second, so neither slows what it need not.
   alignas(64) atomic<node*> current_{nullptr};
+  const bool fenced_ = ask_for_fences();  // readers announce with light fences; on the line that each of them loads anyway
   alignas(64) atomic<chunk*> chunks_{nullptr};
   atomic<std::uint32_t> handles_{1};  // the cell's own
   typename Traits::mutex publishers_;
@@ -390,6 +390,7 @@ class snapshot_control {
   var<std::size_t> retired_count_{0};
   var<std::uint64_t> last_stamp_{0};
   var<std::uint64_t> destroyed_{0};
+  var<bool> fence_owed_{false};  // there was an exchange since the last heavy fence
 };
 
 }  // namespace detail

@@ -65,10 +65,15 @@ class history {
   /** validator::validate, timed. @throws value_error when a check refuses. */
   [[nodiscard]] validated_type validate(payload_type payload, version_facts facts) {
     std::string problem;
-    stage_clock clock(counters_, store_.options.ticks);
-    auto passed = gate_.try_validate(std::move(payload), std::move(facts), problem, &clock);
+    auto passed = try_validate(std::move(payload), std::move(facts), problem);
     if (!passed) detail::raise<value_error>(detail::text() << problem.c_str());
     return std::move(*passed);
+  }
+
+  /** The same, answering instead of throwing: nothing, and a sentence in `problem`, when a check refuses. */
+  [[nodiscard]] std::optional<validated_type> try_validate(payload_type payload, version_facts facts, std::string& problem) {
+    stage_clock clock(counters_, store_.options.ticks);
+    return gate_.try_validate(std::move(payload), std::move(facts), problem, &clock);
   }
 
   /**
@@ -117,7 +122,7 @@ class history {
 
   /**
    * Puts a payload beside the current version, so that the swap is one exchange later. It counts against the budget; it replaces what was
-   * on standby. @return published (ready, though without a stamp) or over_budget.
+   * on standby. @return on_standby or over_budget.
    */
   publish_result set_standby(const validated_type& value) {
     check_gate(value);
@@ -134,7 +139,7 @@ class history {
         store_.drop_standby();
       store_.standby.swap(fresh);
       store_.come_back(held);
-      return publish_result{publish_outcome::published, {}, store_.current, {}};
+      return publish_result{publish_outcome::on_standby, {}, store_.current, {}};
     });
   }
 
@@ -151,10 +156,7 @@ class history {
 
   /** Lets go of what is on standby, if anything is. */
   void drop_standby() {
-    finish([&] {
-      store_.drop_standby();
-      return publish_result{};
-    });
+    finish([&] { return store_.drop_standby(), publish_result{}; });
   }
 
   /**
@@ -167,8 +169,7 @@ class history {
    */
   template <class Loader, bool Throws = static_cast<bool>(LORA_HAS_EXCEPTIONS)>
   publish_result load(version_facts facts, Loader&& loader, const publish_options& how = {}) {
-    const std::string source = facts.source;
-    const std::size_t bytes = facts.bytes;
+    const auto [source, bytes] = std::pair(facts.source, facts.bytes);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       if (auto refused = store_.admit(facts, 0)) return store_.fail(*refused, source);
@@ -243,10 +244,8 @@ class history {
     bool dropped = false;
     finish([&] {
       entry* e = store_.find(version);
-      if (e != nullptr && e->held != nullptr && !store_.is_protected(*e->held)) {
-        store_.drop_body(e->held);
-        dropped = true;
-      }
+      dropped = e != nullptr && e->held != nullptr && !store_.is_protected(*e->held);
+      if (dropped) store_.drop_body(e->held);
       return publish_result{};
     });
     return dropped;
@@ -283,8 +282,7 @@ class history {
   [[nodiscard]] std::optional<version_record> find(lora::stamp version) const {
     std::lock_guard<std::mutex> lock(mutex_);
     const entry* e = store_.find(version);
-    if (e == nullptr) return std::nullopt;
-    return store_.describe(*e);
+    return e == nullptr ? std::nullopt : std::optional(store_.describe(*e));
   }
 
   /** A hold on a version's payload, for publishers and routing tables; empty when it was dropped or never was. */
@@ -316,9 +314,9 @@ class history {
   [[nodiscard]] static payload_type as_payload(T&& value) { return make_payload<T, Traits>(std::move(value)); }
 
   void check_gate(const validated_type& value) const {
-    if (value.gate_ != gate_.rules_)
-      detail::raise<value_error>(detail::text() << "history: " << detail::quote(value.facts_.source)
-                                                << " was validated by another validator than this history's");
+    if (value.gate_ == gate_.rules_) return;
+    detail::raise<value_error>(detail::text() << "history: " << detail::quote(value.facts_.source)
+                                              << " was validated by another validator than this history's");
   }
 
   // Runs `attempt` under the lock and, afterwards, destroys what became unused.
@@ -351,8 +349,7 @@ class history {
   }
 
   publish_result publish_body(const version_facts& facts, std::shared_ptr<body> held, const publish_options& how) {
-    typename store::fresh f = store_.prepare(facts, how.parent.value_or(store_.current), {});
-    return swap(f, std::move(held));
+    return swap(store_.prepare(facts, how.parent.value_or(store_.current), {}), std::move(held));
   }
 
   publish_result rollback_locked(lora::stamp to, std::optional<lora::stamp> expected, std::string note) {
@@ -367,10 +364,10 @@ class history {
     facts.note = std::move(note);
     typename store::fresh f = store_.prepare(std::move(facts), to, to);
     f.node.mapped().record.health = e->record.health;
-    return swap(f, e->held);
+    return swap(std::move(f), e->held);
   }
 
-  publish_result swap(typename store::fresh& f, std::shared_ptr<body> held) {
+  publish_result swap(typename store::fresh f, std::shared_ptr<body> held) {
     stage_clock clock(counters_, store_.options.ticks);
     clock.begin(reload_stage::swap);
     // No foreign code runs in there: every payload that a node holds is held by a body as well, so none is destroyed.

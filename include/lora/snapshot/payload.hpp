@@ -2,7 +2,7 @@
 //
 // What is published: `snapshot_payload`, a counted handle on one immutable T, and `snapshot_version`, a payload together
 // with the stamp it was published under. Several versions may share a payload: that is what a rollback does.
-// Not here: the cell (cell.hpp) and its readers (reader.hpp).
+// Also the record of it that a cell links up (detail::snapshot_node). Not here: the cell (cell.hpp) and its readers (reader.hpp).
 //
 //   auto payload = lora::make_payload<model>(weights, scale);   // all the work that can fail happens here
 //   lora::stamp first = cell.publish(payload);                  // one exchange
@@ -161,6 +161,34 @@ struct snapshot_version {
   lora::stamp rolled_back_to{};  // not 0: a rollback, to the version with this stamp
   snapshot_payload<T, Traits> payload{};
 };
+
+namespace detail {
+
+/** One version. Everything but `owners` and the collector's two fields is written before it is published, and never again. */
+template <class T, class Traits>
+struct snapshot_node {
+  template <class U>
+  using var = typename Traits::template var<U>;
+
+  snapshot_node(snapshot_payload<T, Traits> what, lora::stamp back_to) noexcept
+      : payload(std::move(what)), value(payload.get()), rolled_back_to(back_to) {}
+
+  [[nodiscard]] snapshot_version<T, Traits> version() const noexcept { return {stamp.get(), parent.get(), rolled_back_to.get(), payload}; }
+
+  snapshot_payload<T, Traits> payload;
+  var<const T*> value;  // payload.get(), one load nearer to the readers
+  var<lora::stamp> stamp;
+  var<lora::stamp> parent;
+  var<lora::stamp> rolled_back_to;
+
+  typename Traits::template atomic<std::uint32_t> owners{0};  // shares
+
+  // Only touched under the publishers' lock, and by whoever took the node out of the retired list.
+  var<snapshot_node*> next{nullptr};
+  var<bool> used{false};
+};
+
+}  // namespace detail
 
 }  // namespace lora::inline v0
 

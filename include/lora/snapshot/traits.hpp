@@ -26,6 +26,7 @@ enum class snapshot_site {
   hazard_wild,       // R3, the first store: a reader announces "whatever I load next"
   current_wild,      // R3, the load
   hazard_settle,     // R3, the second store: what it turned out to be
+  hazard_light,      // R2 and R3 with asymmetric fences: the stores that are seq_cst without them
   hazard_clear,      // unpin, release
   hazard_scan,       // C1, the publisher's load of a slot
   current_exchange,  // P2, the new version becomes visible
@@ -89,6 +90,13 @@ struct std_snapshot_traits {
   /** Whether a rule is followed; only mutants say no. */
   template <snapshot_step Step>
   static constexpr bool keeps = true;
+
+  /**
+   * Whether these traits can have readers announce a version with a plain store, ordered by light_fence(), while publishers pay for both sides with
+   * heavy_fence(). If so they also have `static bool may_use_fences() noexcept`, asked once a cell (false: as without), `static void light_fence()
+   * noexcept` and `static bool heavy_fence() noexcept` (false: it could not be done, so nothing may be freed yet). interop/membarrier.hpp has such traits.
+   */
+  static constexpr bool has_asymmetric_fences = false;
 
   /** Makes a payload, a version, the control block or a chunk of slots. Never called between exchange and unlock. */
   template <class U, class... Args>

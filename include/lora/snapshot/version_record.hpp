@@ -107,6 +107,7 @@ struct history_options {
 
 enum class publish_outcome : std::uint8_t {
   published,
+  on_standby,       // checked and held, one exchange away: the answer of set_standby()
   lost_race,        // another version is current than the expected one
   unknown_version,  // no record of that stamp
   payload_dropped,  // retention let go of it
@@ -116,13 +117,15 @@ enum class publish_outcome : std::uint8_t {
   load_failed,
 };
 
-/** The answer to an attempt to publish. Unless it is `published`, nothing changed and `what` says why. */
+/** The answer to an attempt to publish. True if it did what was asked for; otherwise nothing changed and `what` says why. */
 struct publish_result {
   publish_outcome outcome = publish_outcome::published;
   lora::stamp stamp{};    // the new version's; 0 if there is none
   lora::stamp current{};  // at that moment
   std::string what{};
-  [[nodiscard]] explicit operator bool() const noexcept { return outcome == publish_outcome::published; }
+  [[nodiscard]] explicit operator bool() const noexcept {
+    return outcome == publish_outcome::published || outcome == publish_outcome::on_standby;
+  }
 };
 
 struct publish_options {

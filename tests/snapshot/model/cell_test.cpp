@@ -35,19 +35,19 @@ constexpr std::size_t all_at_once = 8 * random_schedules;  // with the eight oth
 
 constexpr std::size_t no_more_than = to_the_end ? std::numeric_limits<std::size_t>::max() : 500;
 
-template <template <mutant> class Scenario>
+template <template <mutant> class Scenario, mutant M = mutant::none>
 void passes(int bound, std::size_t samples = random_schedules) {
   for (const bool reuse : {false, true}) {  // once for uses after free, once for addresses that come again
     CAPTURE(reuse);
     const model::verdict explored =
-        model::explore<Scenario<mutant::none>>({.bound = bound - less - (reuse ? 1 : 0), .schedules = no_more_than, .reuse_memory = reuse});
+        model::explore<Scenario<M>>({.bound = bound - less - (reuse ? 1 : 0), .schedules = no_more_than, .reuse_memory = reuse});
     CAPTURE(explored.why);
     CHECK(!explored.failed);
     if (to_the_end) CHECK(explored.complete);
-    const model::verdict sampled = model::sample<Scenario<mutant::none>>({.schedules = samples, .seed = 7, .reuse_memory = reuse});
+    const model::verdict sampled = model::sample<Scenario<M>>({.schedules = samples, .seed = 7, .reuse_memory = reuse});
     CAPTURE(sampled.why);
     std::printf("  %-12s %s memory: %9zu schedules within %d preemptions, %7zu at random\n",
-                std::string(model::type_name<Scenario<mutant::none>>()).c_str(), reuse ? "reused" : "fresh ", explored.schedules,
+                std::string(model::type_name<Scenario<M>>()).c_str(), reuse ? "reused" : "fresh ", explored.schedules,
                 bound - less - (reuse ? 1 : 0), sampled.schedules);
     CHECK(!sampled.failed);
   }
@@ -148,6 +148,39 @@ TEST_CASE("snapshot/model: the orders outside the twelve obligations are needed 
   }
   SUBCASE("17: a handle is let go of with relaxed") {
     killed<model::outliving, mutant::m17_handle_drop_relaxed>("17: a handle is let go of with relaxed", 3);
+  }
+}
+
+TEST_CASE("snapshot/model: with asymmetric fences every scenario passes too") {
+  passes<model::serving, mutant::fenced>(3);
+  passes<model::chasing, mutant::fenced>(4);
+  passes<model::sharing, mutant::fenced>(2);
+  passes<model::registering, mutant::fenced>(2);
+  passes<model::reusing, mutant::fenced>(3);
+  passes<model::outliving, mutant::fenced>(3);
+  passes<model::contending, mutant::fenced>(2);
+  passes<model::limiting, mutant::fenced>(2);
+  passes<model::mixing, mutant::fenced>(2);
+}
+
+TEST_CASE("snapshot/model: a heavy fence that fails frees nothing, and nothing is lost by it") {
+  passes<model::serving, mutant::fence_refused>(2);
+  passes<model::chasing, mutant::fence_refused>(3);
+  passes<model::outliving, mutant::fence_refused>(2);
+  passes<model::mixing, mutant::fence_refused>(2);
+}
+
+TEST_CASE("snapshot/model: each mutant of the asymmetric fences is killed") {
+  SUBCASE("18: the light fence is missing") { killed<model::serving, mutant::m18_no_light_fence>("18: the light fence is missing", 3); }
+  SUBCASE("19: the heavy fence is missing") { killed<model::serving, mutant::m19_no_heavy_fence>("19: the heavy fence is missing", 3); }
+  SUBCASE("20: the heavy fence is an ordinary one") {
+    killed<model::serving, mutant::m20_heavy_fence_of_one_thread>("20: the heavy fence is an ordinary one", 3);
+  }
+  SUBCASE("21: only the first exchange is fenced") {
+    killed<model::chasing, mutant::m21_one_heavy_fence_for_all>("21: only the first exchange is fenced", 3);
+  }
+  SUBCASE("22: the announcement is relaxed") {
+    killed<model::chasing, mutant::m22_light_store_relaxed>("22: the announcement is relaxed", 3);
   }
 }
 

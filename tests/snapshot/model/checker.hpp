@@ -13,7 +13,9 @@
 //
 // Every outcome it shows is allowed by C++20. Not every allowed outcome is shown: no load buffering (r1 = r2 = 1), no
 // modification order against execution order (2+2W), no S against happens-before (what P0668 admits for mixed
-// orders). Fences and consume are not modelled. A failed weak compare-exchange means that the values differ.
+// orders). Consume is not modelled, nor are fences but the asymmetric pair of P1202: what a thread knew of each location before a light fence is known
+// after every later heavy one, and the other way round; two light fences order nothing, and no fence orders plain data, which is less than
+// the paper promises. A failed weak compare-exchange means that the values differ.
 //
 //   struct message_passing {
 //     static constexpr int threads = 2;
@@ -234,6 +236,29 @@ class checker {
     return true;
   }
 
+  // ---- asymmetric fences -------------------------------------------------------------------------------------------------
+
+  void light_fence() {
+    schedule();
+    learn(now().known.seen, heavy_);
+    learn(light_, now().known.seen);
+    if (options_.shortest) note("light fence");
+  }
+
+  void heavy_fence() {
+    schedule();
+    learn(now().known.seen, light_);
+    learn(now().known.seen, heavy_);
+    learn(heavy_, now().known.seen);
+    ++heavy_fences_;
+    if (options_.shortest) note("heavy fence");
+  }
+
+  int heavy_fences() const { return heavy_fences_; }  // so far
+
+  /** Either answer, each in a schedule of its own. */
+  bool chance() { return (random_ ? random() & 1 : choose(2)) != 0; }
+
   // ---- mutexes -----------------------------------------------------------------------------------------------------------
 
   struct mutex_state {
@@ -383,6 +408,12 @@ class checker {
     std::string_view type;
     std::size_t fields = 0;  // atomics in it that have a name
   };
+
+  using knowledge = std::array<std::uint16_t, max_locations>;
+
+  static void learn(knowledge& of, const knowledge& other) {
+    for (std::size_t i = 0; i < of.size(); ++i) of[i] = std::max(of[i], other[i]);
+  }
 
   static checker*& active() {
     static checker* one = nullptr;
@@ -586,6 +617,9 @@ class checker {
     steps_ = 0;
     preemptions_ = 0;
     location_count_ = 0;
+    light_.fill(0);
+    heavy_.fill(0);
+    heavy_fences_ = 0;
     preempt_mask_ = (std::uint64_t{2} << (random_ ? random() % 4 : 0)) - 1;  // preempt at every 2nd to 16th step
     std::memset(state_.data(), 0, arena_used_ / granule + 1);
     arena_used_ = 0;
@@ -717,6 +751,8 @@ class checker {
 
   std::vector<location> locations_;
   std::size_t location_count_ = 0;
+  knowledge light_{}, heavy_{};  // what was known before some light fence, some heavy fence
+  int heavy_fences_ = 0;
   std::vector<std::size_t> candidates_;
 
   std::byte* arena_ = nullptr;

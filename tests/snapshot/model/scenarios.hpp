@@ -42,6 +42,14 @@ enum class mutant {
   m15_unclaim_relaxed,
   m16_payload_drop_relaxed,
   m17_handle_drop_relaxed,
+  // From here on with asymmetric fences.
+  fenced,         // no mistake
+  fence_refused,  // no mistake: heavy_fence() may fail while the threads run
+  m18_no_light_fence,
+  m19_no_heavy_fence,
+  m20_heavy_fence_of_one_thread,  // as an ordinary fence, which readers would have to match with one of their own
+  m21_one_heavy_fence_for_all,    // only the first exchange is fenced
+  m22_light_store_relaxed,
 };
 
 template <mutant M, std::size_t Slots>
@@ -52,6 +60,21 @@ struct traits {
   using var = model::var<U>;
   using mutex = model::mutex;
   static constexpr std::size_t slots_per_chunk = Slots;
+
+  static constexpr bool has_asymmetric_fences = M >= mutant::fenced;
+  static bool may_use_fences() { return true; }
+  static void light_fence() {
+    if (M != mutant::m18_no_light_fence) checker::current().light_fence();
+  }
+  static bool heavy_fence() {
+    checker& c = checker::current();
+    if (M == mutant::fence_refused && c.self() != 0 && c.chance()) return false;
+    if (M == mutant::m20_heavy_fence_of_one_thread)
+      c.light_fence();
+    else if (M != mutant::m19_no_heavy_fence && (M != mutant::m21_one_heavy_fence_for_all || c.heavy_fences() == 0))
+      c.heavy_fence();
+    return true;
+  }
 
   static constexpr std::memory_order changed(lora::snapshot_site site, std::memory_order production) {
     using at = lora::snapshot_site;
@@ -91,6 +114,8 @@ struct traits {
         return site == at::payload_drop ? relaxed : production;
       case mutant::m17_handle_drop_relaxed:
         return site == at::handle_drop ? relaxed : production;
+      case mutant::m22_light_store_relaxed:
+        return site == at::hazard_light ? relaxed : production;
       default:
         return production;
     }
