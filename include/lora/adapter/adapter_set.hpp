@@ -231,12 +231,14 @@ class adapter_set {
   }
 
   void add_tensors(const bound_adapter& adapter) {
-    const std::size_t earlier = tensors_.size();  // one adapter's names were compared by bind()
-    for (const saved_tensor& t : adapter.tensors()) {
-      for (std::size_t i = 0; i < earlier; ++i)
-        if (tensors_[i].name == t.name) raise_replaced_twice(adapter, "the tensor ", t.name);
-      tensors_.push_back(t);
-    }
+    if (adapter.tensors().empty()) return;
+    std::vector<std::string_view> earlier;  // one adapter's names were compared by bind()
+    for (const saved_tensor& t : tensors_) earlier.push_back(t.name);
+    std::sort(earlier.begin(), earlier.end());
+    for (const saved_tensor& t : adapter.tensors())
+      if (std::binary_search(earlier.begin(), earlier.end(), std::string_view(t.name)))
+        raise_replaced_twice(adapter, "the tensor ", t.name);
+    tensors_.insert(tensors_.end(), adapter.tensors().begin(), adapter.tensors().end());
   }
 
   /** Biases are summed in f32, in list order. */
