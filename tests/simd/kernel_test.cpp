@@ -250,6 +250,32 @@ TEST_CASE_TEMPLATE("simd/kernel: blocks of every form stay inside the bound, wha
             }
             for (count t = wide; t < stride; ++t) REQUIRE(out[static_cast<std::size_t>(r * stride + t)] == sentinel);
           }
+          // Summed in two runs of k, with the sums waiting in between: the same bits, and nothing written before the last.
+          if (segments != 0 && depths[0] > P * unit) {
+            const count before = (depths[0] / 2 + P * unit - 1) / (P * unit) * (P * unit);
+            std::vector<float> waiting(static_cast<std::size_t>(f->rows * f->registers * k.lanes) + 1, sentinel);
+            std::vector<float> resumed(out.size(), sentinel);
+            std::vector<segment> half = s;
+            half[0].depth = before;
+            block_job job{half.data(), 1, first, panel, resumed.data(), stride, nullptr};
+            job.partial = waiting.data();
+            job.suspends = true;
+            f->run(job);
+            REQUIRE(std::count(resumed.begin(), resumed.end(), sentinel) == static_cast<count>(resumed.size()));
+            half[0].depth = depths[0] - before;
+            half[0].w = s[0].is_w ? static_cast<const void*>(w[0].data() + before) : floats[0].data() + before;
+            half[0].packed = s[0].packed + before / (P * unit) * f->registers * k.lanes;
+            job.segment_count = segments;
+            job.suspends = false;
+            job.resumes = true;
+            f->run(job);
+            for (count r = 0; r < f->rows; ++r)
+              for (count t = 0; t < tokens; ++t) {
+                const auto at = static_cast<std::size_t>(r * stride + t);
+                REQUIRE(bits(resumed[at]) == bits(out[at]));
+              }
+            REQUIRE(waiting.back() == sentinel);
+          }
           // The end of a matrix, with fewer rows than the block has: those there are keep their bits, in whatever place of the block.
           for (count left = 1; left <= f->rows; ++left) {
             const count at = first + f->rows - left;

@@ -265,8 +265,8 @@ void for_each_tier(Say say, F f) {
 }
 
 /** Every batch size where a table of forms changes, and its neighbours, up to several turns. */
-inline constexpr index_t batch_sizes[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 15, 16, 17, 19,  20,  21, 23,
-                                          24, 25, 31, 32, 33, 39, 40, 41, 47, 48, 49, 63, 64, 65, 80, 97, 113, 129, 130};
+inline constexpr index_t batch_sizes[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 15, 16, 17, 19, 20,  21,  23, 24,
+                                          25, 31, 32, 33, 39, 40, 41, 47, 48, 49, 56, 57, 63, 64, 65, 80, 97, 113, 129, 130};
 inline constexpr index_t most_tokens = 130;
 
 /** An executor that claims `tasks_at_once` threads and runs the tasks here, last first. */

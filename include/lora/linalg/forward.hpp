@@ -144,9 +144,9 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
   const bool streams = w.size() >= fetch_from_bytes / w_size && w.stride(1) == 1 && w.stride(0) >= in && w.stride(0) <= in + 128 / w_size;
   const simd::fetch fetch = streams ? simd::active_fetch() : simd::fetch::hardware;
 
-  for (count i = 0; i < turns_of(x.extent(0), in); ++i) {
-    const count first = turn_begin(x.extent(0), in, i);
-    const count tokens = turn_begin(x.extent(0), in, i + 1) - first;
+  for (count i = 0; i < turns_of(x.extent(0)); ++i) {
+    const count first = turn_begin(x.extent(0), i);
+    const count tokens = turn_begin(x.extent(0), i + 1) - first;
     // The form follows the size of the whole call, so that a row's bits do not depend on the turn it falls into.
     const panels batch(k, *p.form, tokens);
     const char* rows_of_x = in == 0 ? nullptr : static_cast<const char*>(x.data()) + first * x.stride(0) * x_size;
@@ -161,7 +161,7 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
       const count rank = t.a.extent(0);
       if (rank == 0 || t.scale == 0.0f) continue;
       const operand down{t.a.data(), t.a.type(), p.kernels.reads(t.a.type(), w.type()), 1, t.a.stride(0), t.a.stride(1), in, packed_floats};
-      detail::run_rows({&k, &batch, &down, 1, {}, p.kernels.store_floats, h, sizeof(float), rank, 1, simd::fetch::hardware}, 0, rank,
+      detail::run_rows({&k, &batch, &down, 1, {}, p.kernels.store_floats, h, sizeof(float), rank, 1, simd::fetch::hardware, p.cut}, 0, rank,
                        memory + p.scratch_at);
       batch.pack(k.pack_floats, h, sizeof(float), rank, 1, rank, t.scale, packed_h);
       operands[used++] = {t.b.data(), t.b.type(), p.kernels.reads(t.b.type(), w.type()), 1, t.b.stride(0), t.b.stride(1), rank, packed_h};
@@ -194,7 +194,8 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
                                  sizeof(float),
                                  detail::sums_stride(out),
                                  1,
-                                 simd::fetch::hardware};
+                                 simd::fetch::hardware,
+                                 {}};
       const bool memory_bound = w.size() >= fetch_from_bytes / w_size && simd::active_fetch() != simd::fetch::hardware;
       const detail::transposed_job job{&k,     p.kernels.columns, p.kernels.store_y, w,           turned, tokens, sums, finish, rows_of_y,
                                        y_size, y.stride(0),       y.stride(1),       memory_bound};
@@ -212,7 +213,8 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
       compute_replaced();
       continue;
     }
-    const detail::rows_job job{&k, &batch, operands, used, finish, p.kernels.store_y, rows_of_y, y_size, y.stride(0), y.stride(1), fetch};
+    const detail::rows_job job{&k,        &batch, operands,    used,        finish, p.kernels.store_y,
+                               rows_of_y, y_size, y.stride(0), y.stride(1), fetch,  p.cut};
     ex.run(p.tasks, [&, tasks = p.tasks](std::size_t task) {
       detail::run_rows(job, split_at(out, tile, task, tasks), split_at(out, tile, task + 1, tasks),
                        memory + p.scratch_at + task * p.scratch_bytes);
@@ -259,7 +261,7 @@ template <class X = void, class Y = float, detail_forward::matrix W>
 /**
  * y = x W^T + bias + sum_i scale_i (x A_i^T) B_i^T.
  *
- * W is read where it lies: once for up to 48 tokens, and in larger batches once for every 64 (32 where in > 6144, 16 where in > 12288). Each
+ * W is read where it lies: once for up to 64 tokens, and in larger batches once for every 64. Each
  * element of y is one chain of fused multiply-adds over `in` and then over the ranks in list order, in f32, followed by the row factor of the
  * update, the bias and one rounding to y's type.
  *

@@ -76,32 +76,27 @@ using detail::operand;
 using detail::panels;
 using simd::count;
 
-// More tokens than this are taken in turns, so that the packed x of a turn (1 MiB at in = 4096) stays in L2 while W streams past it. W is
-// read again in each turn, which costs a third of what the arithmetic of 64 tokens does and hides behind it. 512 tokens a turn, reading W
-// once, ran at 57 GFLOP/s instead of 154 (M = 512, in = out = 4096, AVX-512, one thread).
+// More tokens than this are taken in turns, so that the packed x of a turn (1 MiB at in = 4096; of longer rows, a band of k: detail::bands)
+// stays in L2 while W streams past it. W is read again in each turn, which costs a third of what the arithmetic of 64 tokens does and hides
+// behind it. 512 tokens a turn, reading W once, ran at 57 GFLOP/s instead of 154 (M = 512, in = out = 4096, AVX-512, one thread).
 inline constexpr count tokens_a_turn = 64;
 
-/** Of longer rows, fewer tokens fill L2. Not below the 48 tokens that one panel serves (forms of fewer tokens have nothing to split). */
-[[nodiscard]] constexpr count turns_of(count tokens, count in) noexcept {
-  if (tokens <= 48) return 1;
-  const count most = in <= 6144 ? tokens_a_turn : in <= 12288 ? tokens_a_turn / 2 : tokens_a_turn / 4;
-  return (tokens - 1) / most + 1;
-}
+[[nodiscard]] constexpr count turns_of(count tokens) noexcept { return tokens <= tokens_a_turn ? 1 : (tokens - 1) / tokens_a_turn + 1; }
 
 /**
  * Where turn `i` begins: turns of nearly equal size, in whole registers of 16 tokens, rather than full ones and a small rest, which would
  * read all of W for few tokens (200 tokens, 4096 x 4096: 64 + 64 + 64 + 8 took 47.1 ms, 48 + 48 + 48 + 56 takes 45.0).
  */
-[[nodiscard]] constexpr count turn_begin(count tokens, count in, count i) noexcept {
-  const count turns = turns_of(tokens, in);
+[[nodiscard]] constexpr count turn_begin(count tokens, count i) noexcept {
+  const count turns = turns_of(tokens);
   const count groups = (tokens - 1) / 16 + 1;
   const count begin = (groups / turns * i + groups % turns * i / turns) * 16;
   return begin < tokens ? begin : tokens;
 }
 
 /** Tokens of the largest turn, for which the workspace is laid out. */
-[[nodiscard]] constexpr count turn_size(count tokens, count in) noexcept {
-  const count turns = turns_of(tokens, in);
+[[nodiscard]] constexpr count turn_size(count tokens) noexcept {
+  const count turns = turns_of(tokens);
   return turns == 1 ? tokens : ((tokens - 1) / 16 + turns) / turns * 16;
 }
 
@@ -176,6 +171,7 @@ struct plan {
   kernel_choice kernels;
   const simd::form* form;
   panels batch;  // of a full turn
+  detail::bands cut;
   std::size_t tasks;
   std::size_t x_at;         // packed x, as W's kernel wants it
   std::size_t floats_at;    // packed x as floats, where that is something else and is needed
@@ -194,7 +190,7 @@ struct plan {
   /** For a call of `tokens`, whose workspace is also to serve as many tasks as a call of `most_tokens` would start. */
   plan(const kernel_choice& k, count tokens, count most_tokens, const float_view<2>& w, std::span<const low_rank_term> terms,
        std::size_t concurrency, bool replaces = false)
-      : kernels(k), form(kernels.form_for(tokens)), batch(*kernels.table, *form, turn_size(tokens, w.extent(1))) {
+      : kernels(k), form(kernels.form_for(tokens)), batch(*kernels.table, *form, turn_size(tokens)) {
     const count in = w.extent(1);
     const count out = w.extent(0);
     count widest = 0;
@@ -214,6 +210,7 @@ struct plan {
       if (!in_place(t.b)) gather_depth = sum_or_most(gather_depth, rank);
       if (!in_place(t.a)) gather_depth = gather_depth > in ? gather_depth : in;
     }
+    cut = transposed ? detail::bands{} : detail::bands_of(batch, in, kernels.unit());
     packs = active != 0 || replaces;
     tasks = 1;
     if (concurrency > 1 && wants_threads(w.size(), w.type(), most_tokens)) {
@@ -244,6 +241,7 @@ struct plan {
       (void)one.add(static_cast<std::size_t>(detail::tile_rows(*form) * batch.packed_tokens), sizeof(float));
       (void)one.add(1 + active, sizeof(simd::segment));
       (void)one.add(static_cast<std::size_t>(detail::tile_rows(*form)), sizeof(float));
+      (void)one.add(static_cast<std::size_t>(cut.partials), sizeof(float));
       std::size_t gathered = 0;
       if (!checked_mul(static_cast<std::size_t>(detail::tile_rows(*form)), static_cast<std::size_t>(gather_depth), gathered))
         gathered = static_cast<std::size_t>(-1);

@@ -47,7 +47,9 @@ struct one_token {
   const simd::kernel_table& k = *c.kernels;
   const bool plain_bias = bias.data() == nullptr || (bias.extent(0) == out && bias.type() == dtype::f32 && bias.stride(0) == 1);
   const auto fits = [out](std::span<const float> v) { return v.empty() || v.size() == static_cast<std::size_t>(out); };
-  if (!update.rows.empty() || !update.columns.empty() || !plain_bias || !fits(update.bias) || !fits(update.row_factor) || terms.size() > short_terms || in >= fetch_from_bytes || out >= fetch_from_bytes) return false;
+  if (!update.rows.empty() || !update.columns.empty() || !plain_bias || !fits(update.bias) || !fits(update.row_factor) ||
+      terms.size() > short_terms || in >= fetch_from_bytes || out >= fetch_from_bytes)
+    return false;
   if (out * in >= fetch_from_bytes / detail::bytes_of(c.w_type) || (concurrency > 1 && wants_threads(out * in, c.w_type, 1))) return false;
 
   const auto reads = [&](const float_view<2>& v) { return v.stride(1) == 1 && (v.type() == dtype::f32 || v.type() == c.w_type); };

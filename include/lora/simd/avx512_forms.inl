@@ -32,8 +32,7 @@ template <class W>
     if (tokens > 2) return tokens > 3 ? &form_of<W, 1, 6, 4> : &form_of<W, 1, 6, 3>;
     return tokens > 1 ? &form_of<W, 1, 6, 2> : &form_of<W, 1, 6, 1>;
   }
-  // 16 and fewer: the turns of long rows.
-  if (f.tokens_lane == 8 && f.registers == 4 && tokens <= 24) return tokens > 16 ? &form_of<W, 8, 6, 3> : &form_of<W, 8, 6, 2>;
+  if (f.tokens_lane == 8 && f.registers == 4 && tokens <= 24) return &form_of<W, 8, 6, 3>;
   if (f.tokens_lane != 16 || tokens > 48) return &f;
   if (tokens > 32) return &form_of<W, 16, 6, 3>;
   return tokens > 16 ? &form_of<W, 16, 6, 2> : &form_of<W, 16, 6, 1>;

@@ -112,7 +112,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_segment(reg (&sum)[R][C], const blo
   const float* x = seg.packed + b.panel * seg.panel_stride;
   const count whole = seg.depth / step;
   count i = 0;
-  // Where a row ends, what lies ahead of it is the start of the row R further on.
+  // Where a row ends, what lies ahead of it is what the job says comes next: the row R further on, or the next run of k.
   const count wrap_at = ahead != 0 ? whole - ahead / (step * size) : whole;
   for (; i + steps_a_turn <= whole; i += steps_a_turn) {
     if (walk != nullptr) {
@@ -120,7 +120,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_segment(reg (&sum)[R][C], const blo
       for (int r = 0; r < R * lines_a_turn; ++r) __builtin_prefetch(walk + 64 * r, 0, 2);
       walk += 64 * R * lines_a_turn;
     } else if (ahead != 0) {
-      const count distance = i < wrap_at ? ahead : ahead + (R * seg.row_stride - seg.depth) * size;
+      const count distance = i < wrap_at ? ahead : ahead + b.wrap;
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
@@ -148,10 +148,17 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_segment(reg (&sum)[R][C], const blo
 template <class W, int T, int R, int C>
 LORA_SIMD_TARGET void run_block(const block_job& b) {
   reg sum[R][C];
+  if (b.resumes) {
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) sum[r][c] = zero();
+      for (int c = 0; c < C; ++c) sum[r][c] = load(b.partial + (r * C + c) * lanes);
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c) sum[r][c] = zero();
+  }
 
   for (count s = 0; s < b.segment_count; ++s) {
     const segment& seg = b.segments[s];
@@ -167,6 +174,13 @@ LORA_SIMD_TARGET void run_block(const block_job& b) {
     }
   }
 
+  if (b.suspends) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c) store(b.partial + (r * C + c) * lanes, sum[r][c]);
+    return;
+  }
   if constexpr (T == 1 && R * C % 8 == 0) {
     float folded[R * C];
     float* const out = b.out_stride == C ? b.out : folded;
