@@ -13,7 +13,7 @@ import sys
 from bench_plot import into_page, lines
 from bench_stats import interval, median, quantile, ratio
 
-COLOURS = {"lora read()": ("#d62728", "circle"), "lora pin()": ("#ff7f0e", "square"), "liburcu memb": ("#2ca02c", "triangle"), "liburcu qsbr": ("#808890", "ring"),
+COLOURS = {"lora read()": ("#d62728", "circle"), "lora pin()": ("#ff7f0e", "square"), "lora pin(), membarrier": ("#e377c2", "diamond"), "liburcu memb": ("#2ca02c", "triangle"), "liburcu qsbr": ("#808890", "ring"),
            "mutex + shared_ptr": ("#1f77b4", "diamond"), "shared_mutex, copied into": ("#9467bd", "bar"), "atomic<shared_ptr>": ("#8c564b", "square")}
 
 
@@ -61,9 +61,9 @@ def ratio_table(starts):
     cells, order = reads(starts)
     columns = [c for c in sorted({k[1:] for k in cells}) if c[0] == 2]
     rows = []
-    for own, others in (("lora read()", order), ("lora pin()", order)):
+    for own, others in (("lora read()", order), ("lora pin()", order), ("lora pin(), membarrier", order)):
         for peer in others:
-            if peer == own or (own == "lora pin()" and peer.startswith("lora read")):
+            if own not in order or peer == own or (own.startswith("lora pin()") and peer.startswith("lora")):
                 continue
             row = [f"{peer} / {own}"]
             for c in columns:

@@ -38,8 +38,7 @@ nlohmann::json reads(int rounds, double length) {
   std::vector<bench::peer> peers;
   bench::add_lora(peers);
   bench::add_locks(peers);
-  bench::add_urcu_memb(peers);
-  bench::add_urcu_qsbr(peers);
+  bench::add_urcu(peers);
   nlohmann::json rows = nlohmann::json::array();
   for (const int readers : {1, 2, 4})
     for (const double swaps : {0.0, 10.0, 1000.0}) {

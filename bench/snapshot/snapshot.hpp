@@ -103,8 +103,7 @@ peer reads_of() {
 // One function a file; a peer whose library is absent gives none.
 void add_lora(std::vector<peer>& to);
 void add_locks(std::vector<peer>& to);
-void add_urcu_memb(std::vector<peer>& to);
-void add_urcu_qsbr(std::vector<peer>& to);
+void add_urcu(std::vector<peer>& to);
 
 }  // namespace bench
 
