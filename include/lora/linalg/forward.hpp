@@ -176,7 +176,7 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
         operands[0] = {r.rows.data(), dtype::f32, p.kernels.reads(dtype::f32, w.type()), 1, r.rows.stride(0), 1, in,
                        packed_floats, r.first};
         const detail::rows_job job{
-            &k, &batch, operands, used, finish, p.kernels.store_y, rows_of_y, y_size, y.stride(0), y.stride(1), simd::fetch::hardware};
+            &k, &batch, operands, used, finish, p.kernels.store_y, rows_of_y, y_size, y.stride(0), y.stride(1), simd::fetch::hardware, {}};
         detail::run_rows(job, r.first, r.first + r.rows.extent(0), memory + p.scratch_at);
       }
     };
