@@ -152,22 +152,22 @@ TEST_CASE("snapshot/model: the orders outside the twelve obligations are needed 
 }
 
 TEST_CASE("snapshot/model: with asymmetric fences every scenario passes too") {
-  passes<model::serving, mutant::fenced>(3);
-  passes<model::chasing, mutant::fenced>(4);
-  passes<model::sharing, mutant::fenced>(2);
-  passes<model::registering, mutant::fenced>(2);
-  passes<model::reusing, mutant::fenced>(3);
-  passes<model::outliving, mutant::fenced>(3);
-  passes<model::contending, mutant::fenced>(2);
-  passes<model::limiting, mutant::fenced>(2);
-  passes<model::mixing, mutant::fenced>(2);
+  passes<model::serving, mutant::fenced>(3, random_schedules / 4);
+  passes<model::chasing, mutant::fenced>(4, random_schedules / 4);
+  passes<model::sharing, mutant::fenced>(2, random_schedules / 4);
+  passes<model::registering, mutant::fenced>(2, random_schedules / 4);
+  passes<model::reusing, mutant::fenced>(2, random_schedules / 4);
+  passes<model::outliving, mutant::fenced>(3, random_schedules / 4);
+  passes<model::contending, mutant::fenced>(2, random_schedules / 4);
+  passes<model::limiting, mutant::fenced>(2, random_schedules / 4);
+  passes<model::mixing, mutant::fenced>(2, random_schedules / 4);
 }
 
 TEST_CASE("snapshot/model: a heavy fence that fails frees nothing, and nothing is lost by it") {
-  passes<model::serving, mutant::fence_refused>(2);
-  passes<model::chasing, mutant::fence_refused>(3);
-  passes<model::outliving, mutant::fence_refused>(2);
-  passes<model::mixing, mutant::fence_refused>(2);
+  passes<model::serving, mutant::fence_refused>(2, random_schedules / 4);
+  passes<model::chasing, mutant::fence_refused>(3, random_schedules / 4);
+  passes<model::outliving, mutant::fence_refused>(2, random_schedules / 4);
+  passes<model::mixing, mutant::fence_refused>(2, random_schedules / 4);
 }
 
 TEST_CASE("snapshot/model: each mutant of the asymmetric fences is killed") {
