@@ -176,7 +176,7 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
         operands[0] = {r.rows.data(), dtype::f32, p.kernels.reads(dtype::f32, w.type()), 1, r.rows.stride(0), 1, in,
                        packed_floats, r.first};
         const detail::rows_job job{
-            &k, &batch, operands, used, finish, p.kernels.store_y, rows_of_y, y_size, y.stride(0), y.stride(1), simd::fetch::hardware};
+            &k, &batch, operands, used, finish, p.kernels.store_y, rows_of_y, y_size, y.stride(0), y.stride(1), simd::fetch::hardware, {}};
         detail::run_rows(job, r.first, r.first + r.rows.extent(0), memory + p.scratch_at);
       }
     };
@@ -192,7 +192,7 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
                                  p.kernels.store_floats,
                                  sums,
                                  sizeof(float),
-                                 detail::sums_stride(out),
+                                 simd::columns_panel,
                                  1,
                                  simd::fetch::hardware,
                                  {}};
@@ -205,9 +205,9 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
         std::byte* own = memory + p.scratch_at + task * p.scratch_bytes;
         // The low-rank terms first, then W on top of them.
         if (low.operand_count != 0)
-          detail::run_rows(low, begin, end, own);
+          detail::start_sums(low, sums, tokens, begin, end, own);
         else
-          detail::clear_sums(sums, detail::sums_stride(out), tokens, begin, end);
+          detail::clear_sums(sums, tokens, begin, end);
         detail::run_transposed(job, begin, end, reinterpret_cast<float*>(own));
       });
       compute_replaced();
