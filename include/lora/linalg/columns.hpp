@@ -52,11 +52,12 @@ inline void clear_sums(float* sums, count tokens, count begin, count end) noexce
   if (begin < end) __builtin_memset(sums + begin * tokens, 0, static_cast<std::size_t>(sums_a_token(end - begin) * tokens) * sizeof(float));
 }
 
-/** The same with the low-rank terms as the start: `low` finds its rows of y in the panels of `sums`. */
+/** The same with the low-rank terms as the start: `low` writes its rows into the panels of `sums`; those of one token are one row. */
 inline void start_sums(rows_job low, float* sums, count tokens, count begin, count end, void* scratch) noexcept {
-  for (count n = begin; n < end; n += simd::columns_panel) {
+  const count step = tokens == 1 ? round_up(end - begin, simd::columns_panel) : simd::columns_panel;
+  for (count n = begin; n < end; n += step) {
     low.y = sums + n * (tokens - 1);  // of column 0: n columns further on, the panel begins
-    run_rows(low, n, end - n < simd::columns_panel ? end : n + simd::columns_panel, scratch);
+    run_rows(low, n, end - n < step ? end : n + step, scratch);
   }
 }
 

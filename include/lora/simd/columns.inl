@@ -21,8 +21,9 @@
 //   blocks of 128 x 256 copied to L2 meanwhile    -      7.7    7.7    10.5   15.0
 //
 // The sums of a panel lie together, 16 KiB for 64 tokens. In rows of all columns they touched a page for each token, which beside the 64
-// pages of W is more than the 96 that the L1 TLB knows. Whole calls, rank 16, over row-major W in the same rounds, 24 / 32 / 48 / 64 tokens:
-// 1.11 to 1.16, 1.13 to 1.16, 1.14 to 1.19, 1.06 to 1.13, and 1.35, 1.26, 1.30, 1.21 before. Panels of 80 or 96 rows: 1.09 to 1.21, 1.15 to 1.42.
+// pages of W is more than the 96 that the L1 TLB knows. Whole calls, rank 16, over row-major W in the same rounds, 24 / 32 / 48 / 64
+// tokens: 1.11 to 1.16, 1.13 to 1.16, 1.14 to 1.19, 1.06 to 1.13, and 1.35, 1.26, 1.30, 1.21 before. Panels of 80 or 96 rows: 1.09 to
+// 1.21, 1.15 to 1.42.
 //
 // Whole rows must be walked through before the next ones (tiles of 1024 columns: 5.02 ms at 8 tokens): each change of page costs a walk
 // through the page table. Twice as many columns at once for half as many visits of a row was no gain (5.80 at 16 tokens).
