@@ -16,8 +16,8 @@ namespace lora::inline v0::detail::inline LORA_ISA_TAG {
   return fit < 2048 ? 2048 : fit > 8192 ? 8192 : fit;
 }
 
-/** An odd number of cache lines, so that the sums of one column do not all want the same place in L1. */
-[[nodiscard]] constexpr count sums_stride(count out) noexcept { return (round_up(out, 16) / 16 | 1) * 16; }
+/** Floats that the sums of one token take: those of a panel of columns lie together, token after token. */
+[[nodiscard]] constexpr count sums_a_token(count out) noexcept { return round_up(out, simd::columns_panel); }
 
 /** Whether a matrix [out, in] lies so that its columns are what is contiguous. */
 [[nodiscard]] inline bool lies_transposed(const float_view<2>& w) noexcept {
@@ -48,9 +48,17 @@ inline void turn_tokens(const simd::kernel_table& k, const float_view<2>& x, cou
 }
 
 /** Columns [begin, end) of sums to add to, where there is no low-rank term to start from. */
-inline void clear_sums(float* sums, count stride, count tokens, count begin, count end) noexcept {
-  for (count m = 0; m < tokens; ++m)
-    if (begin < end) __builtin_memset(sums + m * stride + begin, 0, static_cast<std::size_t>(end - begin) * sizeof(float));
+inline void clear_sums(float* sums, count tokens, count begin, count end) noexcept {
+  if (begin < end) __builtin_memset(sums + begin * tokens, 0, static_cast<std::size_t>(sums_a_token(end - begin) * tokens) * sizeof(float));
+}
+
+/** The same with the low-rank terms as the start: `low` writes its rows into the panels of `sums`; those of one token are one row. */
+inline void start_sums(rows_job low, float* sums, count tokens, count begin, count end, void* scratch) noexcept {
+  const count step = tokens == 1 ? round_up(end - begin, simd::columns_panel) : simd::columns_panel;
+  for (count n = begin; n < end; n += step) {
+    low.y = sums + n * (tokens - 1);  // of column 0: n columns further on, the panel begins
+    run_rows(low, n, end - n < step ? end : n + step, scratch);
+  }
 }
 
 struct transposed_job {
@@ -60,7 +68,7 @@ struct transposed_job {
   float_view<2> w;
   const float* x;  // as turn_tokens leaves it
   count tokens;
-  float* sums;  // [tokens, out] with rows of sums_stride(out): what W's product is added to
+  float* sums;  // [panel][tokens][columns_panel]: what W's product is added to
   epilogue finish;
   void* y;
   count y_size;
@@ -71,19 +79,20 @@ struct transposed_job {
 
 /** Outputs [begin, end) of y. `tile_bias` has room for columns_a_tile(tokens) floats. */
 inline void run_transposed(const transposed_job& job, count begin, count end, float* tile_bias) noexcept {
-  const count stride = sums_stride(job.w.extent(0));
   const count tile = columns_a_tile(job.tokens);
   for (count n = begin; n < end; n += tile) {
     const count columns = end - n < tile ? end - n : tile;
     const count size = bytes_of(job.w.type());
-    job.run({static_cast<const char*>(job.w.data()) + n * size, job.w.stride(1), job.w.extent(1), columns, job.x, job.tokens, job.sums + n,
-             stride, job.fetch});
+    job.run({static_cast<const char*>(job.w.data()) + n * size, job.w.stride(1), job.w.extent(1), columns, job.x, job.tokens,
+             job.sums + n * job.tokens, job.fetch});
     const float* bias = bias_of(*job.kernels, job.finish, n, columns, tile_bias);
     const float* factor = job.finish.factor == nullptr ? nullptr : job.finish.factor + n;
     for (count m = 0; m < job.tokens; ++m)
-      job.store({job.sums + m * stride + n, 1, columns, 1, bias,
-                 static_cast<char*>(job.y) + (m * job.y_row_stride + n * job.y_column_stride) * job.y_size, job.y_row_stride,
-                 job.y_column_stride, factor});
+      for (count c = 0; c < columns; c += simd::columns_panel)
+        job.store({job.sums + (n + c) * job.tokens + m * simd::columns_panel, 1,
+                   columns - c < simd::columns_panel ? columns - c : simd::columns_panel, 1, bias == nullptr ? nullptr : bias + c,
+                   static_cast<char*>(job.y) + (m * job.y_row_stride + (n + c) * job.y_column_stride) * job.y_size, job.y_row_stride,
+                   job.y_column_stride, factor == nullptr ? nullptr : factor + c});
   }
 }
 

@@ -192,7 +192,7 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
                                  p.kernels.store_floats,
                                  sums,
                                  sizeof(float),
-                                 detail::sums_stride(out),
+                                 simd::columns_panel,
                                  1,
                                  simd::fetch::hardware,
                                  {}};
@@ -205,9 +205,9 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
         std::byte* own = memory + p.scratch_at + task * p.scratch_bytes;
         // The low-rank terms first, then W on top of them.
         if (low.operand_count != 0)
-          detail::run_rows(low, begin, end, own);
+          detail::start_sums(low, sums, tokens, begin, end, own);
         else
-          detail::clear_sums(sums, detail::sums_stride(out), tokens, begin, end);
+          detail::clear_sums(sums, tokens, begin, end);
         detail::run_transposed(job, begin, end, reinterpret_cast<float*>(own));
       });
       compute_replaced();

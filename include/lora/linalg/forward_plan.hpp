@@ -226,7 +226,7 @@ struct plan {
     turned_at = sums_at = l.add(0, 1);
     if (transposed) {
       turned_at = floats(in, batch.tokens);
-      sums_at = floats(out < PTRDIFF_MAX - 32 ? detail::sums_stride(out) : out, batch.tokens);
+      sums_at = floats(out < PTRDIFF_MAX - simd::columns_panel ? detail::sums_a_token(out) : out, batch.tokens);
     }
     x_at = l.add(0, 1);
     if (!transposed || packs) x_at = floats(batch.padded(in, kernels.unit()), batch.packed_tokens);

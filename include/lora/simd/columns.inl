@@ -20,6 +20,11 @@
 //   fetched 4 panels ahead                        -      4.90   5.44   9.53   18.5
 //   blocks of 128 x 256 copied to L2 meanwhile    -      7.7    7.7    10.5   15.0
 //
+// The sums of a panel lie together, 16 KiB for 64 tokens. In rows of all columns they touched a page for each token, which beside the 64
+// pages of W is more than the 96 that the L1 TLB knows. Whole calls, rank 16, over row-major W in the same rounds, 24 / 32 / 48 / 64
+// tokens: 1.11 to 1.16, 1.13 to 1.16, 1.14 to 1.19, 1.06 to 1.13, and 1.35, 1.26, 1.30, 1.21 before. Panels of 80 or 96 rows: 1.09 to
+// 1.21, 1.15 to 1.42.
+//
 // Whole rows must be walked through before the next ones (tiles of 1024 columns: 5.02 ms at 8 tokens): each change of page costs a walk
 // through the page table. Twice as many columns at once for half as many visits of a row was no gain (5.80 at 16 tokens).
 
@@ -46,12 +51,12 @@ enum class columns_from { w, w_kept, block };
 // keeps less in registers (32 tokens with W in the cache: 7.4 instead of 6.95 ms).
 template <class W, columns_from From, int G, int C>
 LORA_SIMD_TARGET [[gnu::noinline]] void add_columns(const row_element<W>* w, count row_stride, count rows, float* block, const float* x,
-                                                    float* sums, count sums_stride, columns_fetch& next) noexcept {
+                                                    float* sums, columns_fetch& next) noexcept {
   reg sum[G][C];
 #pragma GCC unroll 8
   for (int g = 0; g < G; ++g)
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) sum[g][c] = load(sums + g * sums_stride + c * lanes);
+    for (int c = 0; c < C; ++c) sum[g][c] = load(sums + g * columns_panel + c * lanes);
   for (count k = 0; k < rows;) {
     if (next.rows != 0) {
       constexpr int bytes = static_cast<int>(columns_panel * static_cast<count>(sizeof(row_element<W>)));
@@ -99,43 +104,42 @@ LORA_SIMD_TARGET [[gnu::noinline]] void add_columns(const row_element<W>* w, cou
 #pragma GCC unroll 8
   for (int g = 0; g < G; ++g)
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) store(sums + g * sums_stride + c * lanes, sum[g][c]);
+    for (int c = 0; c < C; ++c) store(sums + g * columns_panel + c * lanes, sum[g][c]);
 }
 
 // One group of G tokens against one whole panel.
 template <class W, columns_from From, int G>
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE void add_panel_of(const row_element<W>* w, count row_stride, count rows, float* block, const float* x,
-                                                      float* sums, count sums_stride, columns_fetch& next) noexcept {
+                                                      float* sums, columns_fetch& next) noexcept {
   constexpr int C = columns_beside<G>;
-  for (count n = 0; n < columns_panel; n += C * lanes)
-    add_columns<W, From, G, C>(w + n, row_stride, rows, block + n, x, sums + n, sums_stride, next);
+  for (count n = 0; n < columns_panel; n += C * lanes) add_columns<W, From, G, C>(w + n, row_stride, rows, block + n, x, sums + n, next);
 }
 
 template <class W, columns_from From>
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE void add_panel(count tokens, const row_element<W>* w, count row_stride, count rows, float* block,
-                                                   const float* x, float* sums, count sums_stride, columns_fetch& next) noexcept {
+                                                   const float* x, float* sums, columns_fetch& next) noexcept {
   // Of several groups none has fewer than 3 tokens, and the first has at least 4.
   switch (tokens) {
     case 6:
-      add_panel_of<W, From, 6>(w, row_stride, rows, block, x, sums, sums_stride, next);
+      add_panel_of<W, From, 6>(w, row_stride, rows, block, x, sums, next);
       return;
     case 5:
-      add_panel_of<W, From, 5>(w, row_stride, rows, block, x, sums, sums_stride, next);
+      add_panel_of<W, From, 5>(w, row_stride, rows, block, x, sums, next);
       return;
     case 4:
-      add_panel_of<W, From, 4>(w, row_stride, rows, block, x, sums, sums_stride, next);
+      add_panel_of<W, From, 4>(w, row_stride, rows, block, x, sums, next);
       return;
     default:
       break;
   }
   if constexpr (From != columns_from::w_kept) {
-    if (tokens == 3) add_panel_of<W, From, 3>(w, row_stride, rows, block, x, sums, sums_stride, next);
+    if (tokens == 3) add_panel_of<W, From, 3>(w, row_stride, rows, block, x, sums, next);
   }
   if constexpr (From == columns_from::w || !columns_at_once) {
-    if (tokens == 2) add_panel_of<W, From, 2>(w, row_stride, rows, block, x, sums, sums_stride, next);
+    if (tokens == 2) add_panel_of<W, From, 2>(w, row_stride, rows, block, x, sums, next);
   }
   if constexpr (From == columns_from::w) {
-    if (tokens == 1) add_panel_of<W, From, 1>(w, row_stride, rows, block, x, sums, sums_stride, next);
+    if (tokens == 1) add_panel_of<W, From, 1>(w, row_stride, rows, block, x, sums, next);
   }
 }
 
@@ -149,7 +153,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void keep_panel(const row_element<W>* w, cou
 // A register of columns or, with `part` < lanes, the columns that are left: their sums pass through a buffer, W through `block`.
 template <class W>
 LORA_SIMD_TARGET void add_register(count tokens, const row_element<W>* w, count row_stride, count rows, int part, float* block,
-                                   const float* x, float* sums, count sums_stride) noexcept {
+                                   const float* x, float* sums) noexcept {
   columns_fetch none{0, 0, 0, rows};
   if (part < lanes) {
     for (count k = 0; k < rows; ++k) store(block + k * columns_panel, spread_part<1>(W{}, w + k * row_stride, part));
@@ -157,30 +161,30 @@ LORA_SIMD_TARGET void add_register(count tokens, const row_element<W>* w, count 
     for (count m = 0; m < tokens; ++m) {
       float own[columns_depth];  // the group's x of this token alone
       for (count k = 0; k < rows; ++k) own[k] = x[k * tokens + m];
-      for (int i = 0; i < part; ++i) buffer[i] = sums[m * sums_stride + i];
-      add_columns<float, columns_from::block, 1, 1>(nullptr, 0, rows, block, own, buffer, lanes, none);
-      for (int i = 0; i < part; ++i) sums[m * sums_stride + i] = buffer[i];
+      for (int i = 0; i < part; ++i) buffer[i] = sums[m * columns_panel + i];
+      add_columns<float, columns_from::block, 1, 1>(nullptr, 0, rows, block, own, buffer, none);
+      for (int i = 0; i < part; ++i) sums[m * columns_panel + i] = buffer[i];
     }
     return;
   }
   switch (tokens) {
     case 6:
-      add_columns<W, columns_from::w, 6, 1>(w, row_stride, rows, block, x, sums, sums_stride, none);
+      add_columns<W, columns_from::w, 6, 1>(w, row_stride, rows, block, x, sums, none);
       break;
     case 5:
-      add_columns<W, columns_from::w, 5, 1>(w, row_stride, rows, block, x, sums, sums_stride, none);
+      add_columns<W, columns_from::w, 5, 1>(w, row_stride, rows, block, x, sums, none);
       break;
     case 4:
-      add_columns<W, columns_from::w, 4, 1>(w, row_stride, rows, block, x, sums, sums_stride, none);
+      add_columns<W, columns_from::w, 4, 1>(w, row_stride, rows, block, x, sums, none);
       break;
     case 3:
-      add_columns<W, columns_from::w, 3, 1>(w, row_stride, rows, block, x, sums, sums_stride, none);
+      add_columns<W, columns_from::w, 3, 1>(w, row_stride, rows, block, x, sums, none);
       break;
     case 2:
-      add_columns<W, columns_from::w, 2, 1>(w, row_stride, rows, block, x, sums, sums_stride, none);
+      add_columns<W, columns_from::w, 2, 1>(w, row_stride, rows, block, x, sums, none);
       break;
     default:
-      add_columns<W, columns_from::w, 1, 1>(w, row_stride, rows, block, x, sums, sums_stride, none);
+      add_columns<W, columns_from::w, 1, 1>(w, row_stride, rows, block, x, sums, none);
       break;
   }
 }
@@ -209,23 +213,23 @@ LORA_SIMD_TARGET void run_columns(const columns_job& j) {
       for (count g = groups; g > 0; --g) {
         const count tokens = (j.tokens - m + g - 1) / g;
         const float* const own = j.x + k * j.tokens + m * rows;
-        float* const sums = j.sums + m * j.sums_stride + n;
+        float* const sums = j.sums + n * j.tokens + m * columns_panel;
         if (n >= whole) {
           for (count c = n; c < j.columns; c += lanes)
             add_register<W>(tokens, top + c, j.row_stride, rows, j.columns - c < lanes ? static_cast<int>(j.columns - c) : lanes, block,
-                            own, sums + c - n, j.sums_stride);
+                            own, sums + c - n);
         } else if constexpr (columns_at_once) {
           if (groups == 1)
-            add_panel<W, columns_from::w>(tokens, top + n, j.row_stride, rows, block, own, sums, j.sums_stride, next);
+            add_panel<W, columns_from::w>(tokens, top + n, j.row_stride, rows, block, own, sums, next);
           else if (m == 0)
-            add_panel<W, columns_from::w_kept>(tokens, top + n, j.row_stride, rows, block, own, sums, j.sums_stride, next);
+            add_panel<W, columns_from::w_kept>(tokens, top + n, j.row_stride, rows, block, own, sums, next);
           else
-            add_panel<float, columns_from::block>(tokens, nullptr, 0, rows, block, own, sums, j.sums_stride, next);
+            add_panel<float, columns_from::block>(tokens, nullptr, 0, rows, block, own, sums, next);
         } else if (j.tokens == 1) {
-          add_panel_of<W, columns_from::w, 1>(top + n, j.row_stride, rows, block, own, sums, j.sums_stride, next);
+          add_panel_of<W, columns_from::w, 1>(top + n, j.row_stride, rows, block, own, sums, next);
         } else {
           if (m == 0) keep_panel<W>(top + n, j.row_stride, rows, block);
-          add_panel<float, columns_from::block>(tokens, nullptr, 0, rows, block, own, sums, j.sums_stride, next);
+          add_panel<float, columns_from::block>(tokens, nullptr, 0, rows, block, own, sums, next);
         }
         m += tokens;
       }

@@ -165,9 +165,8 @@ struct columns_job {
   count columns;
   const float* x;  // [ceil(depth / columns_depth)][group][columns_depth, or what is left][tokens of the group], contiguous
   count tokens;
-  float* sums;  // [tokens, columns], unit column stride
-  count sums_stride;
-  bool fetch;  // W comes from memory: fetch ahead by hand
+  float* sums;  // [panel of columns][tokens][columns_panel]: those of a panel lie together; the last panel may have room to spare
+  bool fetch;   // W comes from memory: fetch ahead by hand
 };
 
 /** Tokens are summed up to this many at a time, in as few groups as possible, of equal size but for one token, the larger ones first. */
