@@ -1042,6 +1042,13 @@ def kinds_merge_test(tmp):
             if name in peft and name not in replaced:
                 check(all(abs(p - q) <= 4e-6 * max(1, abs(q)) for p, q in zip(floats(tensor), floats(peft[name]))), folder, name, "differs from PEFT's merge")
         check_shards(tmp, base, ["--adapter", f"{folder}={info.get('weight', 1.0)}", *more], merged)
+    # A replaced module of another size brings its bias along.
+    folder, base = SAVED / "saved", read(SAVED / "saved" / "base.safetensors")
+    base = {**base, "cls.dense.weight": ("F32", [9, 8], bytes(288)), "cls.dense.bias": ("F32", [9], bytes(36))}
+    write(tmp / "base", base)
+    good("merge", "--base", tmp / "base", "--adapter", folder, "--output", tmp / "m")
+    wanted = read(folder / "adapter_model.safetensors")
+    check(all(read(tmp / "m")["cls.dense." + n] == wanted["base_model.model.cls.dense." + n] for n in ("weight", "bias")))
     # The table alone is adapted: the tied head keeps what it was, as a tensor; without --tied, a note says what happens.
     folder = PEFT / "tied_both"
     alone = tmp / "alone"
