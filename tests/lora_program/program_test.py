@@ -1066,7 +1066,7 @@ def kinds_merge_test(tmp):
 
 def fused_test(tmp):
     """A base that holds q and v in one tensor, either way round: the bits that it has apart."""
-    for case in ("plain", "dora", "bias_all"):
+    for case in ("plain", "dora", "bias_all", "lora_bias"):
         folder = PEFT / case
         base, fused, turned = read(folder / "base.safetensors"), {}, {}
         for name, t in base.items():
@@ -1097,7 +1097,7 @@ def fused_test(tmp):
                     continue
                 whole = one[name.replace("qv_proj", "q_proj")][2] + one[name.replace("qv_proj", "v_proj")][2]
                 raw = tensor[2] if number == 0 or name.endswith("bias") else packed("F32", (x for r in transposed(matrix(tensor)) for x in r))
-                check(tensor[1] == given[name][1] and raw == whole and (tensor != given[name]) == (name.endswith("weight") or case == "bias_all"), case, number, name)
+                check(tensor[1] == given[name][1] and raw == whole and (tensor != given[name]) == (name.endswith("weight") or "bias" in case), case, number, name)
             for module in ("model.layers.0.q_proj", "model.layers.1." + ("q_proj" if case == "bias_all" else "v_proj")):
                 common = ["--adapter", folder, "--module", module, "--input", folder / f"x_{module}.npy", "--output"]
                 good("apply", "--base", tmp / "apart", *common, tmp / "y1.npy")
