@@ -6,49 +6,46 @@
 namespace program {
 namespace {
 
-constexpr std::size_t not_found = lora::model_contract::not_found;
-
 [[nodiscard]] bool has_pair(const lora::adapted_module& m) noexcept { return m.weights.a.size() != 0 || m.weights.b.size() != 0; }
+[[nodiscard]] bool has_rows(const given_module& g) noexcept { return g.module->weights.rows.size() != 0; }
 
-/** As lora::io::contract_of(file, adapter), whose reasons stand there, over all shards. */
-[[nodiscard]] lora::model_contract contract_of(const base_model& base, const lora::adapter& given) {
-  if (base.file.shards().size() == 1) return lora::io::contract_of(base.file.shards().front(), given);
-  const auto shape_of = [&](const std::string& name, lora::index_t& out, lora::index_t& in) {
-    for (const auto& m : given.modules) {
-      if (m.name != name) continue;
-      out = has_pair(m) && m.weights.b.rank() == 2 ? m.weights.b.extent(0)
-            : m.weights.trained_bias.rank() == 1   ? m.weights.trained_bias.extent(0)
-                                                   : 0;
-      in = has_pair(m) && m.weights.a.rank() == 2 ? m.weights.a.extent(1) : 0;
-      return out != 0;
+/**
+ * Adds the modules that --fused splits, as shapes: the rows of all parts tell which way the whole lies, and of a square one, where a part is
+ * adapted, the adapter's flag, as of any module.
+ */
+void add_fused(const base_model& base, lora::adapter& all) {
+  const lora::model_contract plain = base.fused.empty() ? lora::model_contract() : lora::io::contract_of(base.file);
+  for (const fused_module& f : base.fused) {
+    lora::index_t rows = 0;
+    for (const lora::fused_part& p : f.parts)
+      if (!lora::checked_add(rows, p.rows, rows)) return;  // split_fused refuses it
+    for (std::size_t i = 0; i < plain.size(); ++i) {
+      const lora::module_contract& m = plain[i];
+      if (!lora::detail::is_fused(m.name, f.name) || m.kind != lora::module_kind::linear || (rows != m.out && rows != m.in)) continue;
+      const bool adapted = std::any_of(all.modules.begin(), all.modules.end(), [&](const auto& given) {
+        return std::any_of(f.parts.begin(), f.parts.end(),
+                           [&](const auto& p) { return given.name == lora::detail::name_of_part(m.name, p.name); });
+      });
+      if (m.out == m.in && !adapted) continue;
+      const lora::index_t a[] = {1, rows == m.out ? m.in : m.out};
+      const lora::index_t b[] = {rows, 1};
+      lora::adapted_module whole{m.name, {}};
+      whole.weights.a = lora::any_view(nullptr, lora::dtype::f32, a, 2);
+      whole.weights.b = lora::any_view(nullptr, lora::dtype::f32, b, 2);
+      all.modules.push_back(std::move(whole));
     }
-    return false;
-  };
-  lora::model_contract contract;
-  const std::string* square = nullptr;
-  const std::string* contradiction = nullptr;
-  for (std::size_t i = 0; i < base.contract.size(); ++i) {
-    const lora::module_contract& m = base.contract[i];
-    lora::index_t out = 0;
-    lora::index_t in = 0;
-    bool turned = false;
-    if (shape_of(m.name, out, in)) {
-      const bool fits_turned = m.in == out && (in == 0 ? m.out != out : m.out == in);
-      turned = m.out == m.in ? given.fan_in_fan_out : fits_turned;
-      if (in != 0 && m.out == m.in) square = &m.name;
-      if (in != 0 && m.out != m.in && fits_turned != given.fan_in_fan_out) contradiction = &m.name;
-    }
-    contract.add(m.name, turned ? m.in : m.out, turned ? m.out : m.in, turned ? lora::weight_layout::in_out : lora::weight_layout::out_in);
   }
-  if (square != nullptr && contradiction != nullptr)
-    throw lora::io_error(("'" + given.source + "': fan_in_fan_out is " + (given.fan_in_fan_out ? "true" : "false") +
-                          ", but the weight of '" + *contradiction + "' lies the other way; how the square weight of '" + *square +
-                          "' lies cannot be told")
-                             .c_str());
-  for (const auto& m : given.modules) {  // a norm with a trained bias
-    if (has_pair(m) || contract.find(m.name) != not_found) continue;
-    const auto* const bias = base.file.find(m.name + ".bias");
-    if (bias != nullptr && bias->rank() == 1) contract.add(m.name, bias->shape()[0], 0);
+}
+
+[[nodiscard]] lora::model_contract contract_of(const base_model& base, lora::adapter all) {
+  add_fused(base, all);
+  lora::model_contract contract = lora::io::contract_of(base.file, all, base.options);
+  for (const fused_module& f : base.fused) {
+    try {
+      contract = lora::split_fused(contract, f.name, f.parts);
+    } catch (const lora::error& e) {
+      throw lora::io_error(("'" + base.file.path() + "': --fused " + f.name + ": " + e.what()).c_str());
+    }
   }
   return contract;
 }
@@ -81,50 +78,66 @@ lora::model_contract contract_for(const base_model& base, std::span<const source
   return contract_of(base, all);
 }
 
-std::string weight_tensor_of(const lora::module_contract& m) { return m.tensor.empty() ? m.name + ".weight" : m.tensor; }
-
-lora::any_view matrix_in(const lora::any_view& tensor, const lora::module_contract& m, const std::string& file) {
-  lora::any_view v = tensor;
-  if (m.kind == lora::module_kind::conv2d && v.rank() == 4 && v.is_contiguous()) {
-    const lora::index_t shape[] = {v.extent(0), v.extent(1) * v.extent(2) * v.extent(3)};
-    v = lora::any_view(v.data(), v.type(), shape, 2);
+lora::bound_adapter bound(const lora::adapter& adapter, const lora::model_contract& contract) {
+  try {
+    return lora::bind(adapter, contract);
+  } catch (const lora::bind_error& e) {
+    std::string text = e.what();
+    constexpr std::string_view option = "io::contract_options::tied";
+    if (const std::size_t at = text.find(option); at != std::string::npos) text.replace(at, option.size(), "--tied NAME=TO");
+    throw lora::bind_error(text.c_str());
   }
-  if (v.rank() == 2 && m.layout == lora::weight_layout::in_out) v = v.transpose();
-  const bool fits = v.rank() == 2 && v.extent(1) == m.in && m.first_row >= 0 && m.first_row <= v.extent(0) - m.out;
-  if (!fits || (m.first_row == 0 && m.tensor.empty() && v.extent(0) != m.out)) {
-    const lora::index_t wanted[] = {m.out, m.in};
-    lora::detail::text t;
-    t << lora::detail::quote(file) << ": tensor " << lora::detail::quote(weight_tensor_of(m)) << " "
-      << lora::detail::shape_text{tensor.shape(), tensor.rank()} << " does not hold the weight " << lora::detail::shape_text{wanted, 2}
-      << " of module " << lora::detail::quote(m.name);
-    lora::detail::raise<lora::io_error>(t);
-  }
-  const lora::index_t shape[] = {m.out, m.in};
-  const lora::index_t strides[] = {v.stride(0), v.stride(1)};
-  const auto* const data =
-      static_cast<const std::byte*>(v.data()) + m.first_row * v.stride(0) * static_cast<lora::index_t>(lora::size_of(v.type()));
-  return lora::any_view(data, v.type(), shape, 2, strides);
 }
 
 adapted_base::adapted_base(const base_model& base, std::vector<source> sources, const std::vector<float>& weights)
-    : base_(base), sources_(std::move(sources)), contract_(contract_for(base, sources_)), given_(contract_.size()) {
+    : base_(base), sources_(std::move(sources)), weights_(weights), contract_(contract_for(base, sources_)), given_(contract_.size()) {
   for (std::size_t s = 0; s < sources_.size(); ++s) {
-    (void)lora::bind(sources_[s].adapter, contract_);
+    (void)bound(sources_[s].adapter, contract_);
     for (const auto& m : sources_[s].adapter.modules) given_[contract_.find(m.name)].push_back({&sources_[s], &m, weights[s]});
   }
 }
 
-lora::any_view adapted_base::tensor(std::size_t module) const {
+std::size_t adapted_base::tied_to(std::size_t module) const {
+  for (const lora::io::tied_modules& t : base_.options.tied)
+    if (t.module == contract_[module].name) return contract_.find(t.to);
+  return none;
+}
+
+bool adapted_base::is_adapted(std::size_t module) const {
+  if (!given_[module].empty()) return true;
+  const std::size_t table = tied_to(module);
+  return table != none && std::any_of(given_[table].begin(), given_[table].end(), [](const auto& g) { return has_rows(g); });
+}
+
+lora::any_view adapted_base::replacement(std::size_t module) const {
   for (const given_module& g : given_[module])
     if (g.module->weights.weight.size() != 0) return g.module->weights.weight;
-  const auto* const t = base_.file.find(weight_tensor_of(contract_[module]));
-  return t == nullptr ? lora::any_view() : t->view();
+  return {};
 }
 
 lora::any_view adapted_base::weight(std::size_t module) const {
-  if (contract_[module].in == 0) return {};  // a norm, of which only the bias is known
-  const lora::any_view t = tensor(module);
-  return t.data() == nullptr ? t : matrix_in(t, contract_[module], base_.file.path());
+  lora::module_contract m = contract_[module];
+  if (m.in == 0) return {};  // a norm, of which only the bias is known
+  const std::string name = lora::weight_name(m);
+  lora::any_view tensor = replacement(module);
+  if (tensor.size() != 0) {  // a matrix of its own, also where the base's is a part of a tensor
+    m.tensor.clear();
+    m.first_row = 0;
+  } else if (const auto* const t = base_.file.find(name)) {
+    tensor = t->view();
+  } else {
+    return {};
+  }
+  const lora::any_view w = lora::detail::matrix_in(tensor, m, name);
+  if (w.rank() != 2 || w.extent(0) != m.out || w.extent(1) != m.in) {
+    const lora::index_t wanted[] = {m.out, m.in};
+    lora::detail::text t;
+    t << lora::detail::quote(base_.file.path()) << ": tensor " << lora::detail::quote(name) << " "
+      << lora::detail::shape_text{tensor.shape(), tensor.rank()} << " does not hold the weight " << lora::detail::shape_text{wanted, 2}
+      << " of module " << lora::detail::quote(m.name);
+    lora::detail::raise<lora::io_error>(t);
+  }
+  return w;
 }
 
 const lora::io::safetensors::tensor* adapted_base::bias_tensor(std::size_t module) const {
@@ -144,6 +157,9 @@ lora::float_view<1> adapted_base::bias(std::size_t module) const {
   if (t == nullptr) return {};
   const bool own = t->name() == m.name + ".bias";
   const bool fits = t->rank() == 1 && (own ? t->shape()[0] == m.out : m.first_row <= t->shape()[0] - m.out);
+  for (const given_module& g : given_[module])
+    if (const lora::any_view& v = g.module->weights.trained_bias; own && t->rank() == 1 && !fits && v.size() == m.out)
+      return lora::dispatch<1, float, lora::float16, lora::bfloat16>(v, [](auto typed) { return lora::float_view<1>(typed); });
   if (!fits)
     throw lora::io_error(("'" + base_.file.path() + "': tensor '" + std::string(t->name()) +
                           "' does not have one element for each row of the weight of module '" + m.name + "'")
@@ -162,22 +178,30 @@ lora::adapter_set adapted_base::set_of(std::size_t module, part wanted) const {
   std::vector<lora::weighted_adapter> list;
   std::vector<lora::float_view<2>> views;
   bool dora = false;
-  for (const auto& [from, given, weight] : given_[module]) {
-    lora::adapter one;  // of this module alone: what the others need is not computed
-    one.source = from->adapter.source;
-    one.region = from->adapter.region;
-    one.owner = from->adapter.owner;
-    one.fan_in_fan_out = from->adapter.fan_in_fan_out;
-    one.modules.push_back(*given);
-    if (wanted == part::bias) one.modules.front().weights.magnitude = {};
-    dora = dora || one.modules.front().weights.magnitude.size() != 0;
-    list.emplace_back(lora::bind(one, contract_), weight);
+  const std::size_t table = wanted == part::all ? tied_to(module) : none;
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    const lora::adapter& from = sources_[i].adapter;
+    lora::adapter one;  // of this module alone, and of the token rows that it shares: what the others need is not computed
+    one.source = from.source;
+    one.region = from.region;
+    one.owner = from.owner;
+    one.fan_in_fan_out = from.fan_in_fan_out;
+    for (const given_module& g : given_[module]) {
+      if (g.from != &sources_[i]) continue;
+      one.modules.push_back(*g.module);
+      if (wanted == part::bias) one.modules.back().weights.magnitude = {};
+      dora = dora || one.modules.back().weights.magnitude.size() != 0;
+    }
+    if (table != none)
+      for (const given_module& g : given_[table])
+        if (g.from == &sources_[i] && has_rows(g)) one.modules.push_back(*g.module);
+    if (!one.modules.empty()) list.emplace_back(lora::bind(one, contract_), weights_[i]);
   }
   if (dora) {
     views.resize(contract_.size());
     const lora::any_view w = weight(module);
     if (w.type() != lora::dtype::f32 && w.type() != lora::dtype::f16 && w.type() != lora::dtype::bf16)
-      throw lora::dtype_error(("'" + base_.file.path() + "': tensor '" + weight_tensor_of(contract_[module]) + "' has dtype " +
+      throw lora::dtype_error(("'" + base_.file.path() + "': tensor '" + lora::weight_name(contract_[module]) + "' has dtype " +
                                lora::name_of(w.type()) + "; the norms of DoRA need f32, f16 or bf16")
                                   .c_str());
     if (w.data() != nullptr)

@@ -7,9 +7,8 @@
 //   const lora::adapter_set set = model.set_of(i);                       // terms, biases, row factors of module i
 //   lora::dispatch<2, ...>(model.weight(i), [&](auto w) { lora::merged(w, set[i]); });
 //
-// How a module's matrix comes out of a tensor of the file stands here alone: transposed (fan_in_fan_out, embeddings), with the axes of a
-// kernel joined, as rows of a fused tensor, or from a copy that an adapter brings along. Options that say more about a base belong into
-// contract_for().
+// Where a module's matrix comes from stands here alone: from the base's tensor (lora::io says how it lies there), from a copy that an adapter
+// brings along, or from the tensor of another module that it is tied to.
 #ifndef LORA_EXAMPLES_LORA_ADAPTED_HPP
 #define LORA_EXAMPLES_LORA_ADAPTED_HPP
 
@@ -20,16 +19,15 @@
 namespace program {
 
 /**
- * The modules of a base, each weight the way round that the adapters want it, as lora::io::contract_of says for one adapter.
- * @throws lora::io_error when the adapters' flags fan_in_fan_out disagree about a square weight, or one is shown wrong by another weight.
+ * The modules of a base, each weight the way round that the adapters want it, as lora::io::contract_of says for one adapter, with those that are
+ * tied, and the parts of fused ones in their place.
+ * @throws lora::io_error when the adapters' flags fan_in_fan_out disagree about a square weight, one is shown wrong by another weight, or --tied
+ *         or --fused does not fit the file.
  */
 [[nodiscard]] lora::model_contract contract_for(const base_model& base, std::span<const source> sources);
 
-/** The tensor that holds a module's weight. */
-[[nodiscard]] std::string weight_tensor_of(const lora::module_contract& m);
-
-/** The part of a tensor, as it lies in the file, that is the matrix [out, in] of a module. @throws lora::io_error when it is not of that shape. */
-[[nodiscard]] lora::any_view matrix_in(const lora::any_view& tensor, const lora::module_contract& m, const std::string& file);
+/** lora::bind, whose hint at a tied weight is then the program's option. */
+[[nodiscard]] lora::bound_adapter bound(const lora::adapter& adapter, const lora::model_contract& contract);
 
 /** What one adapter says of a module. */
 struct given_module {
@@ -49,14 +47,25 @@ class adapted_base {
   [[nodiscard]] std::span<const source> sources() const noexcept { return sources_; }
   /** What the adapters say of module i, in list order. */
   [[nodiscard]] std::span<const given_module> given(std::size_t module) const noexcept { return given_[module]; }
+  static constexpr std::size_t none = lora::model_contract::not_found;
+  /** The module whose weight this one has, by --tied; or none. */
+  [[nodiscard]] std::size_t tied_to(std::size_t module) const;
+  /** Whether any adapter changes what the module computes: its own part, or token rows of the table that it is tied to. */
+  [[nodiscard]] bool is_adapted(std::size_t module) const;
 
-  /** The tensor of a module's weight as it lies: the base's, or the copy that an adapter brings in its place. Empty when there is none. */
-  [[nodiscard]] lora::any_view tensor(std::size_t module) const;
-  /** The weight [out, in] of a module, in place. Empty when the base has none. */
+  /** What an adapter brings in place of the weight, as it would lie in the file; empty when none does. */
+  [[nodiscard]] lora::any_view replacement(std::size_t module) const;
+  /**
+   * The weight [out, in] of a module, in place: the replacement, or the base's. Empty when there is none.
+   * @throws lora::io_error when the tensor does not hold it.
+   */
   [[nodiscard]] lora::any_view weight(std::size_t module) const;
   /** The tensor of the base's bias that module i uses; null when it has none. */
   [[nodiscard]] const lora::io::safetensors::tensor* bias_tensor(std::size_t module) const;
-  /** Its elements for this module, [out]; empty when it has none. @throws lora::io_error when they are not out f32, f16 or bf16. */
+  /**
+   * Its elements for this module, [out]; empty when it has none. Where an adapter brings a bias of another length, that of a module that was
+   * resized, those. @throws lora::io_error when they are not out f32, f16 or bf16.
+   */
   [[nodiscard]] lora::float_view<1> bias(std::size_t module) const;
 
   enum class part { all, bias };
@@ -70,6 +79,7 @@ class adapted_base {
  private:
   const base_model& base_;
   std::vector<source> sources_;
+  std::vector<float> weights_;  // by source
   lora::model_contract contract_;
   std::vector<std::vector<given_module>> given_;  // by module; points into sources_
 };

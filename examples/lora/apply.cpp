@@ -5,9 +5,12 @@
 
 #include <lora/io/npy.hpp>
 #include <lora/io/npy_writer.hpp>
+#include <lora/linalg/conv2d.hpp>
+#include <lora/linalg/embedding.hpp>
 #include <lora/parallel/thread_pool.hpp>
 
 #include <algorithm>
+#include <charconv>
 
 namespace program {
 namespace {
@@ -69,35 +72,63 @@ void apply_linear(const apply_options& o, const lora::any_view& weight, const lo
   });
 }
 
-/** y_t [width] = row_factor * (W e_id + sum of s B (A e_id)), f32 sums; W is [width, tokens] and rows of its table may be replaced. */
-void apply_embedding(const std::string& path, const lora::any_view& weight, const lora::low_rank_update& update,
-                     std::span<const given_module> given, const lora::any_view& input, lora::ndarray<float, 2>& y) {
-  const auto ids = input.as<const std::int64_t, 1>();
-  for (index_t t = 0; t < ids.extent(0); ++t)
-    if (ids(t) < 0 || ids(t) >= weight.extent(1)) {
-      lora::detail::text problem;
-      problem << lora::detail::quote(path) << ": element " << t << " is " << ids(t) << ", and the table has " << weight.extent(1)
-              << " rows";
-      lora::detail::raise<lora::index_error>(problem);
-    }
+/** "2,1", or "2" for both. @throws usage_error. */
+void parse_pair(const char* option, const std::string& text, index_t least, index_t (&to)[2]) {
+  const char* at = text.data();
+  const char* const end = text.data() + text.size();
+  const auto number = [&](index_t& value) {
+    const auto read = std::from_chars(at, end, value);
+    at = read.ptr;
+    return read.ec == std::errc() && value >= least;
+  };
+  bool good = number(to[0]);
+  to[1] = to[0];
+  if (good && at != end) good = *at++ == ',' && number(to[1]);
+  if (!good || at != end)
+    throw usage_error(std::string(option) + " " + text + ": it is one number of at least " + std::to_string(least) + ", or two as H,W");
+}
+
+/** y [n, out, h, w] of images [n, channels, height, width]. */
+[[nodiscard]] lora::ndarray<float, 4> apply_conv2d(const apply_options& o, const lora::module_contract& m, const lora::any_view& weight,
+                                                   const lora::low_rank_update& update, const lora::float_view<1>& bias,
+                                                   const lora::any_view& input) {
+  lora::conv2d_geometry g;
+  parse_pair("--stride", o.stride, 1, g.stride);
+  parse_pair("--padding", o.padding, 0, g.padding);
+  parse_pair("--dilation", o.dilation, 1, g.dilation);
+  g.dilated_terms = true;  // as merge writes it
+  const auto x = input.as<const float, 4>();
+  const lora::detail::conv2d_extents e = lora::detail::conv2d_extents_of("apply", input.shape(), m.kernel, g);
+  lora::ndarray<float, 4> y(lora::extents{e.n, m.out, e.output[0], e.output[1]});
+  lora::thread_pool pool(o.threads);
+  lora::conv2d_workspace scratch;
   lora::dispatch<2, float, float16, bfloat16>(weight, [&](auto w) {
-    for (index_t t = 0; t < ids.extent(0); ++t) {
-      float* const row = y.data() + t * w.extent(0);
-      for (index_t k = 0; k < w.extent(0); ++k) row[k] = static_cast<float>(w(k, ids(t)));
-      for (const given_module& g : given)
-        for (std::size_t i = 0; i < g.module->weights.row_indices.size(); ++i)
-          if (g.module->weights.row_indices[i] == ids(t))
-            lora::dispatch<2, float, float16, bfloat16>(g.module->weights.rows, [&](auto rows) {
-              for (index_t k = 0; k < w.extent(0); ++k) row[k] = static_cast<float>(rows(static_cast<index_t>(i), k));
-            });
-      for (const lora::low_rank_term& term : update.terms)
-        for (index_t r = 0; r < term.a.extent(0); ++r) {
-          const float a = term.scale * term.a(r, ids(t));
-          for (index_t k = 0; k < w.extent(0) && term.scale != 0.0f; ++k) row[k] += a * term.b(k, r);
-        }
-      for (index_t k = 0; k < w.extent(0) && !update.row_factor.empty(); ++k) row[k] *= update.row_factor[static_cast<std::size_t>(k)];
-    }
+    const auto kernels = lora::reshape(w, lora::extents{m.out, m.in / (m.kernel[0] * m.kernel[1]), m.kernel[0], m.kernel[1]});
+    lora::conv2d(y, x, kernels, update, bias, scratch, pool, g);
   });
+  return y;
+}
+
+/** y [n, width], the rows of a table [tokens, width]. */
+[[nodiscard]] lora::ndarray<float, 2> apply_embedding(const apply_options& o, const lora::any_view& table,
+                                                      const lora::low_rank_update& update, const lora::any_view& input) {
+  lora::ndarray<float, 2> y(lora::extents{input.extent(0), table.extent(1)});
+  lora::workspace scratch;
+  lora::dispatch<2, float, float16, bfloat16>(table, [&](auto rows) {
+    lora::embed_options options;
+    options.embed_scale = o.embed_scale;
+    lora::embed(y, input.as<const std::int64_t, 1>(), rows, update, scratch, options);
+  });
+  return y;
+}
+
+/** Whether the adapters do no more than put another weight into the place: the file does not say whether that is a layer or a table. */
+[[nodiscard]] bool may_be_table(const adapted_base& model, std::size_t module) {
+  const auto given = model.given(module);
+  return model.contract()[module].kind == lora::module_kind::linear && std::all_of(given.begin(), given.end(), [](const given_module& g) {
+           const lora::low_rank& w = g.module->weights;
+           return w.weight.size() != 0 && w.a.size() == 0 && w.b.size() == 0 && w.trained_bias.size() == 0 && w.rows.size() == 0;
+         });
 }
 
 }  // namespace
@@ -108,38 +139,51 @@ void apply(const apply_options& o) {
   const adapted_base model(base, load_all(o.adapters, base, o.module), weights_of(o.adapters));
   const std::size_t index = model.contract().find(o.module);
   if (index == lora::model_contract::not_found)
-    throw lora::bind_error(("'" + o.base + "': there is no module '" + o.module + "': no tensor of two axes is called '" + o.module +
+    throw lora::bind_error(("'" + o.base.path + "': there is no module '" + o.module + "': no tensor of two axes is called '" + o.module +
                             ".weight'" + suggestion(model.contract(), o.module))
                                .c_str());
   const lora::module_contract& m = model.contract()[index];
-  if (model.given(index).empty())
+  if (!model.is_adapted(index))
     throw lora::bind_error(("'" + o.adapters.front().path +
                             "': " + (o.adapters.size() == 1 ? "it does not adapt" : "none of the adapters adapts") + " the module '" +
                             o.module + "'")
                                .c_str());
   const lora::any_view weight = model.weight(index);
   if (weight.data() == nullptr && m.in == 0)
-    throw lora::bind_error(("'" + o.base + "': module '" + o.module +
+    throw lora::bind_error(("'" + o.base.path + "': module '" + o.module +
                             "' has a trained bias and no weight of two axes: it is no linear layer, and cannot be applied")
                                .c_str());
   if (weight.type() != lora::dtype::f32 && weight.type() != lora::dtype::f16 && weight.type() != lora::dtype::bf16)
-    throw lora::dtype_error(("'" + o.base + "': tensor '" + weight_tensor_of(m) + "' has dtype " + lora::name_of(weight.type()) +
+    throw lora::dtype_error(("'" + o.base.path + "': tensor '" + lora::weight_name(m) + "' has dtype " + lora::name_of(weight.type()) +
                              "; a product needs f32, f16 or bf16")
                                 .c_str());
 
   const auto input = lora::io::npy::open(o.input);
   const lora::any_view x = input.view();
-  const bool embedding = m.kind == lora::module_kind::embedding;
-  if (embedding && (x.type() != lora::dtype::i64 || x.rank() != 1)) refuse_input(o.input, x, "int64 [n], rows of its table");
-  if (!embedding && (x.type() != lora::dtype::f32 || x.rank() != 2 || x.extent(1) != m.in))
+  const bool ids = x.type() == lora::dtype::i64 && x.rank() == 1;
+  const bool embedding = m.kind == lora::module_kind::embedding || (ids && may_be_table(model, index));
+  const bool images = m.kind == lora::module_kind::conv2d && x.type() == lora::dtype::f32 && x.rank() == 4;
+  if (embedding && !ids) refuse_input(o.input, x, "int64 [n], rows of its table");
+  if (!embedding && !images && (x.type() != lora::dtype::f32 || x.rank() != 2 || x.extent(1) != m.in))
     refuse_input(o.input, x,
-                 "f32 [n, " + std::to_string(m.in) + "]" + (m.kind == lora::module_kind::conv2d ? ", patches of a convolution" : ""));
+                 (m.kind == lora::module_kind::conv2d ? "f32 [n, channels, height, width], or patches of it f32 [n, " : "f32 [n, ") +
+                     std::to_string(m.in) + "]");
+  if (!embedding && o.embed_scale != 1.0f) throw usage_error("--embed-scale: module '" + o.module + "' is applied as no embedding");
+  if (!images && (o.stride != "1" || o.padding != "0" || o.dilation != "1"))
+    throw usage_error("--stride, --padding and --dilation are those of a convolution over images f32 [n, channels, height, width]");
   const lora::adapter_set set = model.set_of(index);
+  try {
+    if (embedding)
+      return lora::io::save_npy(o.output,
+                                apply_embedding(o, m.kind == lora::module_kind::embedding ? weight.transpose() : weight, set[index], x));
+    if (images) return lora::io::save_npy(o.output, apply_conv2d(o, m, weight, set[index], model.bias(index), x));
+  } catch (const lora::index_error& e) {
+    throw lora::index_error(("'" + o.input + "': " + e.what()).c_str());
+  } catch (const lora::shape_error& e) {
+    throw lora::shape_error(("'" + o.input + "': " + e.what()).c_str());
+  }
   lora::ndarray<float, 2> y(lora::extents{x.extent(0), m.out});
-  if (embedding)
-    apply_embedding(o.input, weight, set[index], model.given(index), x, y);
-  else
-    apply_linear(o, weight, set[index], model.bias(index), x, y);
+  apply_linear(o, weight, set[index], model.bias(index), x, y);
   lora::io::save_npy(o.output, y);
 }
 

@@ -22,28 +22,22 @@ namespace {
   return digits != 0 && digits != std::string_view::npos && module[digits] == '.' && module.size() > digits + 1;
 }
 
-/** What only PEFT's folder can say; the writers of the other formats refuse what a module has beside A, B and the scale. */
-void require_expressible(const source& s) {
-  const auto refuse = [](const std::string& module, const char* problem) {
-    lora::detail::raise<lora::value_error>(lora::detail::text() << "module " << lora::detail::quote(module) << " " << problem);
-  };
+/** What only PEFT's folder can say and the other writers cannot see: they refuse what a module has beside A, B and the scale themselves. */
+void require_layout_told(const source& s) {
   for (const auto& m : s.adapter.modules) {
-    if (m.kind == lora::module_kind::embedding) refuse(m.name, "is an embedding, and the format holds linear layers");
-    if (m.kind == lora::module_kind::conv2d) refuse(m.name, "is a convolution, whose kernel the format's matrices do not hold");
     const bool square = m.weights.a.rank() == 2 && m.weights.b.rank() == 2 && m.weights.a.extent(1) == m.weights.b.extent(0);
-    if (s.adapter.fan_in_fan_out && square)
-      refuse(m.name, "lies as [in, out] in its base (fan_in_fan_out), which no shape tells of a square weight, nor does the format");
+    if (s.adapter.fan_in_fan_out && square && m.kind == lora::module_kind::linear)
+      lora::detail::raise<lora::value_error>(
+          lora::detail::text()
+          << "module " << lora::detail::quote(m.name)
+          << " lies as [in, out] in its base (fan_in_fan_out), which no shape tells of a square weight, nor does the format");
   }
-  if (!s.adapter.tensors.empty())
-    lora::detail::raise<lora::value_error>(lora::detail::text()
-                                           << "it replaces the tensor " << lora::detail::quote(s.adapter.tensors.front().name)
-                                           << ", and the format holds pairs of A and B only");
 }
 
 void write(const convert_options& o, const source& s) {
   if (o.to == "peft") return write_peft(o.output, s.adapter);
   require_file_output(o.output);
-  require_expressible(s);
+  require_layout_told(s);
   if (o.to == "kohya") return lora::io::save_kohya(o.output, s.adapter);
   if (o.to == "json") return lora::io::save_json(o.output, s.adapter);
   for (const auto& m : s.adapter.modules)
@@ -62,8 +56,7 @@ void write(const convert_options& o, const source& s) {
 }  // namespace
 
 void convert(const convert_options& o) {
-  std::optional<base_model> base;
-  if (!o.base.empty()) base = open_base(o.base);
+  const std::optional<base_model> base = open_base_if_given(o.base);
   const source s = load(o.input, base ? &*base : nullptr);
   if (o.to == "gguf" && o.architecture.empty() && s.architecture.empty())
     throw usage_error("--architecture is required: a gguf adapter says which models it is for, and the input does not");

@@ -216,8 +216,7 @@ void diff_sources(const sides& both) {
 }
 
 void diff_adapters(const diff_options& o) {
-  std::optional<base_model> base;
-  if (!o.base.empty()) base = open_base(o.base);
+  const std::optional<base_model> base = open_base_if_given(o.base);
   std::vector<source> a;
   std::vector<source> b;
   a.push_back(load(o.a, base ? &*base : nullptr, nameless::allowed));
@@ -225,6 +224,7 @@ void diff_adapters(const diff_options& o) {
   // One module against one module: a nameless one means the other's.
   for (auto* const s : {&a, &b}) {
     const lora::adapter& other = (s == &a ? b : a).front().adapter;
+    if (s->front().adapter.modules.empty()) continue;  // tensors alone
     std::string& name = s->front().adapter.modules.front().name;
     if (!name.empty()) continue;
     if (other.modules.size() != 1)
@@ -232,7 +232,8 @@ void diff_adapters(const diff_options& o) {
           ("'" + s->front().path + "': it names no module, and '" + (s == &a ? b : a).front().path + "' has several").c_str());
     name = other.modules.front().name;
   }
-  if (!base || a.front().adapter.modules.front().name.empty()) return diff_sources({a.front(), b.front()});
+  const bool nameless_pair = !a.front().adapter.modules.empty() && a.front().adapter.modules.front().name.empty();
+  if (!base || nameless_pair) return diff_sources({a.front(), b.front()});
   const adapted_base model_a(*base, std::move(a), {1.0f});
   const adapted_base model_b(*base, std::move(b), {1.0f});
   diff_sources({model_a.sources().front(), model_b.sources().front(), &model_a, &model_b});

@@ -94,7 +94,9 @@ struct line {
                             : w.trained_bias.rank() == 1 ? w.trained_bias.extent(0)
                             : w.rows.rank() == 2         ? w.rows.extent(1)
                                                          : 0;
-  return {out, w.a.rank() == 2 ? w.a.extent(1) : 0};
+  if (w.a.rank() == 2) return {out, w.a.extent(1)};
+  if (w.weight.rank() >= 2 && w.weight.extent(0) != 0) return {w.weight.extent(0), w.weight.size() / w.weight.extent(0)};
+  return {out, 0};
 }
 
 void print_json(const source& s, const std::vector<line>& lines, std::uint64_t parameters, double norm) {
@@ -181,8 +183,8 @@ void inspect_adapter(const inspect_options& o, const source& s, const adapted_ba
     const std::string name = column(m->name.empty() ? "(no name)" : escaped(m->name), width);
     const std::string with = also(also_of(*m));
     if (rank_of(m->weights) == 0) {
-      std::printf("%s %13s %5s %5s %10s%s\n", name.c_str(), (std::to_string(out) + " x -").c_str(), types_of(m->weights).c_str(), "", "",
-                  with.c_str());
+      const std::string shape = std::to_string(out) + " x " + (in == 0 ? "-" : std::to_string(in));
+      std::printf("%s %13s %5s %5s %10s%s\n", name.c_str(), shape.c_str(), types_of(m->weights).c_str(), "", "", with.c_str());
       continue;
     }
     const std::string shape = std::to_string(out) + " x " + std::to_string(in);
@@ -197,8 +199,9 @@ void inspect_adapter(const inspect_options& o, const source& s, const adapted_ba
 }
 
 void inspect_base(const inspect_options& o) {
-  const auto file = lora::io::sharded::open(o.path);
-  const lora::model_contract contract = lora::io::contract_of(file);
+  const base_model base = open_base({o.path, o.base.tied, o.base.fused}, false);
+  const lora::io::sharded& file = base.file;
+  const lora::model_contract& contract = base.contract;
   std::map<std::string, std::pair<std::size_t, std::uint64_t>> types;
   std::uint64_t bytes = 0;
   for (std::size_t i = 0; i < file.size(); ++i) {
@@ -213,7 +216,9 @@ void inspect_base(const inspect_options& o) {
       modules.push_back({{"name", contract[i].name},
                          {"out", contract[i].out},
                          {"in", contract[i].in},
-                         {"dtype", lora::name_of(file.find(contract[i].name + ".weight")->type())},
+                         {"kind", name_of(contract[i].kind)},
+                         {"tensor", lora::weight_name(contract[i])},
+                         {"dtype", lora::name_of(file.find(lora::weight_name(contract[i]))->type())},
                          {"bias", file.find(contract[i].name + ".bias") != nullptr}});
     return print({{"path", o.path},
                   {"kind", "base"},
@@ -229,9 +234,12 @@ void inspect_base(const inspect_options& o) {
   if (contract.size() != 0) std::printf("\n%s %13s %5s  bias\n", column("module", 48).c_str(), "out x in", "type");
   for (std::size_t i = 0; i < contract.size(); ++i) {
     const std::string shape = std::to_string(contract[i].out) + " x " + std::to_string(contract[i].in);
+    std::string rest = file.find(contract[i].name + ".bias") != nullptr ? "yes" : "no";
+    if (contract[i].kind == lora::module_kind::conv2d)
+      rest += "  conv2d " + std::to_string(contract[i].kernel[0]) + " x " + std::to_string(contract[i].kernel[1]);
+    if (!contract[i].tensor.empty()) rest += "  in " + escaped(contract[i].tensor);
     std::printf("%s %13s %5s  %s\n", column(escaped(contract[i].name), 48).c_str(), shape.c_str(),
-                lora::name_of(file.find(contract[i].name + ".weight")->type()),
-                file.find(contract[i].name + ".bias") != nullptr ? "yes" : "no");
+                lora::name_of(file.find(lora::weight_name(contract[i]))->type()), rest.c_str());
   }
 }
 
@@ -239,13 +247,12 @@ void inspect_base(const inspect_options& o) {
 
 void inspect(const inspect_options& o) {
   if (format_of(o.path) == format::base) return inspect_base(o);
-  if (o.base.empty()) return inspect_adapter(o, load(o.path, nullptr, nameless::allowed), nullptr);
-  const base_model base = open_base(o.base);
-  source s = load(o.path, &base, nameless::allowed);
-  if (s.adapter.modules.front().name.empty()) return inspect_adapter(o, s, nullptr);
+  const std::optional<base_model> base = open_base_if_given(o.base);
+  source s = load(o.path, base ? &*base : nullptr, nameless::allowed);
+  if (!base || (!s.adapter.modules.empty() && s.adapter.modules.front().name.empty())) return inspect_adapter(o, s, nullptr);
   std::vector<source> one;
   one.push_back(std::move(s));
-  const adapted_base model(base, std::move(one), {1.0f});
+  const adapted_base model(*base, std::move(one), {1.0f});
   inspect_adapter(o, model.sources().front(), &model);
 }
 

@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <utility>
 
 #include <unistd.h>
 
@@ -71,6 +72,22 @@ CLI::Option* add_adapters(CLI::App& command, std::vector<std::string>& to) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
+/** --base, and what can be said of it beside. */
+CLI::Option* add_base(CLI::App& command, program::base_option& to, const std::string& text) {
+  const auto list = [&](const char* name, std::vector<std::string>& values, const char* type, const char* what) {
+    command.add_option(name, values, what)
+        ->type_name(type)
+        ->expected(1)
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  };
+  list("--tied", to.tied, "NAME=TO", "of the base: module NAME has the weight of TO (a tied lm_head); may be repeated");
+  list("--fused", to.fused, "NAME=PART:ROWS,...", "of the base: each module NAME holds these, one below the other; may be repeated");
+  return command.add_option("--base", to.path, text)->type_name("BASE")->check([](const std::string& s) {
+    return s.empty() ? "is empty" : std::string();
+  });
+}
+
 std::vector<program::weighted_path> parsed(const std::vector<std::string>& texts) {
   std::vector<program::weighted_path> out;
   for (const std::string& t : texts) out.push_back(program::parse_weighted(t));
@@ -98,24 +115,32 @@ int main(int argc, char** argv) {
   program::inspect_options inspect;
   CLI::App& inspect_command = *app.add_subcommand("inspect", "where an adapter acts, and how strongly; or what a base holds");
   path(inspect_command, "path", inspect.path, "an adapter or a base")->required();
-  path(inspect_command, "--base", inspect.base, "for kohya's names, and to measure what DoRA makes of the weights", "BASE");
+  add_base(inspect_command, inspect.base, "for kohya's names, and to measure what DoRA makes of the weights");
   inspect_command.add_flag("--json", inspect.json, "for programs");
 
   program::apply_options apply;
   CLI::App& apply_command = *app.add_subcommand("apply", "one module with adapters on inputs: y = W x + bias + sum of s B (A x)");
-  path(apply_command, "--base", apply.base, "the model", "BASE")->required();
+  add_base(apply_command, apply.base, "the model")->required();
   add_adapters(apply_command, adapters);
   path(apply_command, "--module", apply.module, "NAME of NAME.weight in the base", "NAME")->required();
-  path(apply_command, "--input", apply.input, "f32 [n, in], or int64 [n] for an embedding", "X.npy")->required();
-  path(apply_command, "--output", apply.output, "f32 [n, out]", "Y.npy")->required();
+  path(apply_command, "--input", apply.input, "f32 [n, in]; int64 [n] for an embedding; f32 [n, c, h, w] for a convolution", "X.npy")
+      ->required();
+  path(apply_command, "--output", apply.output, "f32 [n, out], or [n, out, h, w]", "Y.npy")->required();
   apply_command.add_option("--threads", apply.threads, "threads that share one product")
       ->type_name("T")
       ->check(CLI::Range(1, 1024).description(""))
       ->capture_default_str();
+  apply_command
+      .add_option("--embed-scale", apply.embed_scale, "of an embedding: what its rows are multiplied by (Gemma: sqrt of the width)")
+      ->type_name("FACTOR")
+      ->capture_default_str();
+  for (const auto& [name, to] :
+       {std::pair("--stride", &apply.stride), std::pair("--padding", &apply.padding), std::pair("--dilation", &apply.dilation)})
+    apply_command.add_option(name, *to, "of a convolution")->type_name("N|H,W")->capture_default_str();
 
   program::merge_options merge;
   CLI::App& merge_command = *app.add_subcommand("merge", "the base with adapters added to its weights, as one new file");
-  path(merge_command, "--base", merge.base, "the model", "BASE")->required();
+  add_base(merge_command, merge.base, "the model")->required();
   add_adapters(merge_command, adapters);
   path(merge_command, "--output", merge.output, "the new file", "OUT.safetensors")->required();
 
@@ -123,7 +148,7 @@ int main(int argc, char** argv) {
   CLI::App& compose_command = *app.add_subcommand("compose", "several adapters as one, exactly: the ranks add up");
   add_adapters(compose_command, adapters);
   path(compose_command, "--output", compose.output, "a PEFT folder", "DIR")->required();
-  path(compose_command, "--base", compose.base, "for kohya files, and to check the names", "BASE");
+  add_base(compose_command, compose.base, "for kohya files, and to check the names");
 
   program::convert_options convert;
   CLI::App& convert_command = *app.add_subcommand("convert", "an adapter in another format; what that cannot express is refused");
@@ -133,14 +158,14 @@ int main(int argc, char** argv) {
       ->required()
       ->check(CLI::IsMember({"peft", "kohya", "gguf", "json"}).description(""));
   path(convert_command, "--output", convert.output, "a folder for peft, a file for the others")->required();
-  path(convert_command, "--base", convert.base, "for kohya files, and to check the names", "BASE");
+  add_base(convert_command, convert.base, "for kohya files, and to check the names");
   path(convert_command, "--architecture", convert.architecture, "for gguf: the base's, as llama.cpp calls it", "NAME");
 
   program::diff_options diff;
   CLI::App& diff_command = *app.add_subcommand("diff", "what differs between two adapters, or two bases");
   path(diff_command, "a", diff.a, "an adapter or a base", "A")->required();
   path(diff_command, "b", diff.b, "the like", "B")->required();
-  path(diff_command, "--base", diff.base, "for kohya's names, and to measure what DoRA makes of the weights", "BASE");
+  add_base(diff_command, diff.base, "for kohya's names, and to measure what DoRA makes of the weights");
 
   try {
     app.parse(argc, argv);
@@ -152,8 +177,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   if (inspect_command) return run(program::inspect, inspect, inspect.path);
-  if (apply_command) return run(program::apply, apply, apply.base);
-  if (merge_command) return run(program::merge, merge, merge.base);
+  if (apply_command) return run(program::apply, apply, apply.base.path);
+  if (merge_command) return run(program::merge, merge, merge.base.path);
   if (compose_command) return run(program::compose, compose, compose.adapters.front().path);
   if (convert_command) return run(program::convert, convert, convert.input);
   return run(program::diff, diff, diff.a);

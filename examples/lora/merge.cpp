@@ -5,9 +5,10 @@
 
 #include <lora/core/bytes.hpp>
 #include <lora/io/safetensors_stream.hpp>
-#include <lora/linalg/merge.hpp>
+#include <lora/linalg/embedding.hpp>
 #include <lora/linalg/merge_report.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -27,7 +28,14 @@ struct change {
   std::vector<std::size_t> weights;  ///< whose matrix lies in it
   std::vector<std::size_t> biases;
   const lora::saved_tensor* saved = nullptr;  ///< what takes its place
+  bool added = false;                         ///< the base does not have it: the weight of a module that was tied to another
 };
+
+[[nodiscard]] std::string shape_of(const lora::any_view& v) {
+  lora::detail::text t;
+  t << lora::detail::shape_text{v.shape(), v.rank()};
+  return t.c_str();
+}
 
 void print_line(const std::string& name, const std::string& rank, dtype type, const lora::merge_report& r, const std::string& note = {}) {
   const double swallowed = r.meant == 0 ? 0 : 100 * static_cast<double>(r.swallowed) / static_cast<double>(r.meant);
@@ -38,38 +46,25 @@ void print_line(const std::string& name, const std::string& rank, dtype type, co
   std::printf("\n");
 }
 
-/** What a module's adapters change in the base, before anything is computed or written. */
+/** What the adapters change in the base, before anything is computed or written. */
 class plan {
  public:
-  plan(const base_model& base, const adapted_base& model) : base_(base) {
+  plan(const base_model& base, const adapted_base& model) : base_(base), model_(model) {
     for (std::size_t i = 0; i < model.contract().size(); ++i) {
       const lora::module_contract& m = model.contract()[i];
-      bool weight = false;
-      bool bias = false;
-      const auto* const t = model.bias_tensor(i);
-      for (const given_module& g : model.given(i)) {
-        const lora::low_rank& w = g.module->weights;
-        weight = weight || w.a.size() != 0 || w.weight.size() != 0 || w.rows.size() != 0;
-        bias = bias || w.bias.size() != 0 || w.trained_bias.size() != 0;
-        if (w.rows.size() != 0 && w.a.size() != 0)
-          refuse(*g.from, "module '" + m.name + "' has trained token rows beside A and B; what merging both means is not defined");
-        if (bias && t == nullptr)
-          refuse(*g.from, "module '" + m.name + "' has a bias of B, and '" + base.file.path() + "' has no tensor '" + m.name +
-                              ".bias' to add it to: the two cannot be merged (PEFT refuses it too)");
-      }
-      if (weight) add_weight(model, i);
-      if (!bias) continue;
-      (void)model.bias(i);
-      changes_[std::string(t->name())].biases.push_back(i);
+      if (model.tied_to(i) != adapted_base::none)
+        add_tied(i, model.tied_to(i));
+      else if (changes_weight(i))
+        add_weight(i);
+      if (changes_bias(i)) add_bias(m, i);
     }
     for (const source& s : model.sources())
       for (const lora::saved_tensor& t : s.adapter.tensors) {
         const auto* const old = base.file.find(t.name);
         change& c = changes_[t.name];
         if (old == nullptr || c.saved != nullptr || !c.weights.empty() || !c.biases.empty())
-          throw lora::bind_error(("'" + s.path + "': it replaces the tensor '" + t.name + "', " +
-                                  (old == nullptr ? "which '" + base.file.path() + "' does not have" : "which is changed otherwise too"))
-                                     .c_str());
+          refuse(s, "it replaces the tensor '" + t.name + "', " +
+                        (old == nullptr ? "which '" + base.file.path() + "' does not have" : "which is changed otherwise too"));
         c.saved = &t;
       }
   }
@@ -78,37 +73,110 @@ class plan {
     const auto at = changes_.find(std::string(tensor));
     return at == changes_.end() ? nullptr : &at->second;
   }
-  [[nodiscard]] std::size_t size() const noexcept { return changes_.size(); }
+  [[nodiscard]] const std::map<std::string, change>& all() const noexcept { return changes_; }
+
+  /** What the tensor was before; of an added one, the tensor that its module was tied to. */
+  [[nodiscard]] lora::any_view before(const std::string& name, const change& c) const {
+    return base_.file[c.added ? lora::weight_name(model_.contract()[c.weights.front()]) : name];
+  }
+
+  /** Whether the one module of a change is all of its tensor, so that a replacement gives the tensor its shape. */
+  [[nodiscard]] bool is_whole(const change& c, const lora::any_view& tensor) const {
+    if (c.weights.size() != 1) return false;
+    const lora::module_contract& m = model_.contract()[c.weights.front()];
+    return c.added || m.tensor.empty() || (tensor.rank() == 2 && tensor.size() == m.out * m.in);
+  }
+
+  /** The name, type and shape that a tensor is written with: the base's type; the adapter's shape, where it brings one. */
+  [[nodiscard]] lora::io::safetensors_stream::entry entry_of(const std::string& name, const change* c) const {
+    const lora::any_view old = c == nullptr ? base_.file[name] : before(name, *c);
+    std::vector<lora::index_t> shape(old.shape(), old.shape() + old.rank());
+    const auto take = [&](const lora::any_view& v) { shape.assign(v.shape(), v.shape() + v.rank()); };
+    if (c != nullptr && c->saved != nullptr) take(c->saved->value);
+    if (c != nullptr && !c->weights.empty() && is_whole(*c, old))
+      if (const lora::any_view v = model_.replacement(c->weights.front()); v.size() != 0) take(v);
+    if (c != nullptr && c->biases.size() == 1 && name == model_.contract()[c->biases.front()].name + ".bias")
+      shape.assign(1, model_.bias(c->biases.front()).extent(0));
+    return {name, old.type(), std::move(shape)};
+  }
 
  private:
   [[noreturn]] static void refuse(const source& s, const std::string& problem) {
     throw lora::bind_error(("'" + s.path + "': " + problem).c_str());
   }
 
-  void add_weight(const adapted_base& model, std::size_t i) {
-    const lora::model_contract& contract = model.contract();
-    const std::string name = weight_tensor_of(contract[i]);
+  [[nodiscard]] bool changes_weight(std::size_t i) const {
+    const auto given = model_.given(i);
+    return std::any_of(given.begin(), given.end(), [](const given_module& g) {
+      const lora::low_rank& w = g.module->weights;
+      return w.a.size() != 0 || w.weight.size() != 0 || w.rows.size() != 0;
+    });
+  }
+  [[nodiscard]] bool changes_bias(std::size_t i) const {
+    const auto given = model_.given(i);
+    return std::any_of(given.begin(), given.end(), [](const given_module& g) {
+      return g.module->weights.bias.size() != 0 || g.module->weights.trained_bias.size() != 0;
+    });
+  }
+  /** Whether a table is changed by more than token rows, which modules that are tied to it share. */
+  [[nodiscard]] bool changes_alone(std::size_t table) const {
+    const auto given = model_.given(table);
+    return std::any_of(given.begin(), given.end(),
+                       [](const given_module& g) { return g.module->weights.a.size() != 0 || g.module->weights.weight.size() != 0; });
+  }
+
+  void add_bias(const lora::module_contract& m, std::size_t i) {
+    const auto* const t = model_.bias_tensor(i);
+    if (t == nullptr)
+      refuse(*model_.given(i).front().from, "module '" + m.name + "' has a bias of B, and '" + base_.file.path() + "' has no tensor '" +
+                                                m.name + ".bias' to add it to: the two cannot be merged (PEFT refuses it too)");
+    (void)model_.bias(i);
+    changes_[std::string(t->name())].biases.push_back(i);
+  }
+
+  void add_weight(std::size_t i) {
+    const lora::model_contract& contract = model_.contract();
+    const std::string name = lora::weight_name(contract[i]);
+    require_floats(name);
+    (void)model_.weight(i);
+    change& c = changes_[name];
+    for (const std::size_t j : c.weights) {  // parts of one tensor, but not the same part twice
+      const bool apart = contract[i].matrix != contract[j].matrix || contract[i].first_row + contract[i].out <= contract[j].first_row ||
+                         contract[j].first_row + contract[j].out <= contract[i].first_row;
+      if (!apart)
+        refuse(*model_.given(i).front().from, "module '" + contract[i].name + "' lies in the tensor '" + name + "', where module '" +
+                                                  contract[j].name + "' is merged too");
+    }
+    c.weights.push_back(i);
+  }
+
+  /** A tied module gets a tensor of its own, unless all that changes are token rows that it has in common with the table. */
+  void add_tied(std::size_t i, std::size_t table) {
+    if (!changes_weight(i) && !changes_alone(table)) return;
+    const lora::module_contract& m = model_.contract()[i];
+    require_floats(lora::weight_name(m));
+    const lora::any_view replaced = model_.replacement(table);
+    const lora::any_view old = base_.file[lora::weight_name(m)];
+    if (replaced.size() != old.size() && replaced.size() != 0 && model_.replacement(i).size() == 0)
+      refuse(*model_.given(table).front().from, "it replaces '" + lora::weight_name(m) + "' " + shape_of(old) + " by " +
+                                                    shape_of(replaced) + "; what becomes of module '" + m.name +
+                                                    "', which is tied to it, it does not say");
+    change& c = changes_[m.name + ".weight"];
+    c.weights.push_back(i);
+    c.added = true;
+  }
+
+  void require_floats(const std::string& name) const {
     const auto* const t = base_.file.find(name);
     if (t == nullptr) throw lora::io_error(("'" + base_.file.path() + "': there is no tensor '" + name + "'").c_str());
     if (!computes(t->type()))
       throw lora::dtype_error(("'" + base_.file.path() + "': tensor '" + name + "' has dtype " + lora::name_of(t->type()) +
                                "; only f32, f16 and bf16 can be merged into")
                                   .c_str());
-    (void)model.weight(i);
-    // Another module that uses the same rows would change along: a tied lm_head.
-    for (std::size_t j = 0; j < contract.size(); ++j) {
-      if (j == i || contract[j].in == 0 || weight_tensor_of(contract[j]) != name) continue;
-      const bool apart = contract[i].first_row + contract[i].out <= contract[j].first_row ||
-                         contract[j].first_row + contract[j].out <= contract[i].first_row;
-      if (!apart)
-        throw lora::bind_error(("'" + base_.file.path() + "': module '" + contract[j].name + "' uses the weight of '" + contract[i].name +
-                                "' too: merged into '" + name + "', the adapter would change both")
-                                   .c_str());
-    }
-    changes_[name].weights.push_back(i);
   }
 
   const base_model& base_;
+  const adapted_base& model_;
   std::map<std::string, change> changes_;
 };
 
@@ -135,18 +203,24 @@ struct converted {
 
 class merger {
  public:
-  merger(const base_model& base, const adapted_base& model, lora::io::safetensors_stream& out) : base_(base), model_(model), out_(out) {}
+  merger(const adapted_base& model, const plan& changes, lora::io::safetensors_stream& out) : model_(model), changes_(changes), out_(out) {}
 
-  /** Writes the tensor that the stream wants next. `type` is that of the base, which stays. */
-  void write(const change& c, const std::string& name) {
-    const lora::any_view old = base_.file[name];
+  /** Writes the tensor that the stream wants next. The type is that of the base. */
+  void write(const change& c, const lora::io::named_view& next) {
+    const lora::any_view old = changes_.before(next.name, c);
     if (c.saved != nullptr) {
       write_as(c.saved->value, old.type());
-      std::printf("%s %5s %5s  replaced\n", column(escaped(name), 40).c_str(), "", lora::name_of(old.type()));
+      std::printf("%s %5s %5s  replaced\n", column(escaped(next.name), 40).c_str(), "", lora::name_of(old.type()));
     } else if (!c.biases.empty()) {
-      lora::dispatch<1, float, float16, bfloat16>(old, [&](auto v) { write_biases(c, name, v); });
+      lora::dispatch<1, float, float16, bfloat16>(old, [&](auto v) { write_biases(c, next, v); });
+    } else if (!model_.is_adapted(c.weights.front())) {  // of a tied module, whose table goes its own way from here on
+      out_.write(old);
+      std::printf("%s %5s %5s  as its table was\n", column(escaped(model_.contract()[c.weights.front()].name), 40).c_str(), "",
+                  lora::name_of(old.type()));
+    } else if (changes_.is_whole(c, old)) {
+      lora::dispatch<2, float, float16, bfloat16>(model_.weight(c.weights.front()), [&](auto w) { write_whole(c, next.view, w); });
     } else {
-      lora::dispatch<2, float, float16, bfloat16>(model_.weight(c.weights.front()), [&](auto v) { write_weights(c, old, v); });
+      write_parts(c, old);
     }
   }
 
@@ -156,78 +230,96 @@ class merger {
     out_.write(converted(v, type).view);
   }
 
+  /** One module that is its tensor. One at a time: never the whole new model. */
   template <class W>
-  void write_weights(const change& c, const lora::any_view& old, W) {
-    using T = std::remove_cv_t<typename W::value_type>;
-    const std::size_t first = c.weights.front();
-    const lora::any_view from = model_.tensor(first);
-    if (c.weights.size() == 1 && model_.weight(first).size() == from.size()) {
-      const auto merged = merge_one(first, model_.weight(first).template as<const T, 2>());  // one at a time: never the whole new model
-      lora::any_view m(merged.view());
-      if (model_.contract()[first].layout == lora::weight_layout::in_out) m = m.transpose();
-      if (from.rank() == 4) m = lora::any_view(merged.data(), m.type(), from.shape(), 4);
-      if (m.type() == old.type()) return out_.write(m);
-      lora::aligned_bytes gathered(from.size_bytes());  // a replacement of another type, which takes the base's
-      std::size_t used = 0;
-      lora::detail::write_elements(m, [&](const void* data, std::size_t size) {
-        std::memcpy(static_cast<std::byte*>(gathered.data()) + used, data, size);
-        used += size;
-      });
-      return write_as(lora::any_view(gathered.data(), m.type(), from.shape(), from.rank()), old.type());
-    }
-    // Parts of a fused tensor: the rest of it is as it was.
-    lora::aligned_bytes memory(from.size_bytes());
-    std::memcpy(memory.data(), from.data(), from.size_bytes());
-    const lora::any_view whole(memory.data(), from.type(), from.shape(), from.rank(), false);
-    for (const std::size_t i : c.weights) {
-      const auto merged = merge_one(i, model_.weight(i).template as<const T, 2>());
-      const auto part = matrix_in(whole, model_.contract()[i], base_.file.path());
-      auto* const data = static_cast<T*>(const_cast<void*>(part.data()));
-      for (lora::index_t r = 0; r < merged.extent(0); ++r)
-        for (lora::index_t k = 0; k < merged.extent(1); ++k) data[r * part.stride(0) + k * part.stride(1)] = merged(r, k);
-    }
-    write_as(whole, old.type());
+  void write_whole(const change& c, const lora::any_view& wanted, const W& w) {
+    const lora::module_contract& m = model_.contract()[c.weights.front()];
+    const auto merged = merge_one(c.weights.front(), w);
+    lora::any_view v(merged.view());
+    if (m.kind == lora::module_kind::conv2d)
+      v = lora::any_view(merged.data(), v.type(), wanted.shape(), wanted.rank());
+    else if (m.layout == lora::weight_layout::in_out && m.kind != lora::module_kind::embedding)
+      v = v.transpose();
+    if (v.type() == wanted.type()) return out_.write(v);
+    lora::aligned_bytes gathered(v.size_bytes());  // a replacement of another type, which takes the base's
+    std::size_t used = 0;
+    lora::detail::write_elements(v, [&](const void* data, std::size_t size) {
+      std::memcpy(static_cast<std::byte*>(gathered.data()) + used, data, size);
+      used += size;
+    });
+    write_as(lora::any_view(gathered.data(), v.type(), v.shape(), v.rank()), wanted.type());
   }
 
-  template <class T>
-  [[nodiscard]] lora::ndarray<T, 2> merge_one(std::size_t module, const lora::ndview<const T, 2>& w) {
+  /** Parts of a fused tensor, or experts: the rest of it is as it was. */
+  void write_parts(const change& c, const lora::any_view& old) {
+    lora::aligned_bytes memory(old.size_bytes());
+    std::memcpy(memory.data(), old.data(), old.size_bytes());
+    const lora::any_view whole(memory.data(), old.type(), old.shape(), old.rank(), false);
+    for (const std::size_t i : c.weights) {
+      const lora::module_contract& m = model_.contract()[i];
+      const lora::any_view part = lora::detail::matrix_in(whole, m, lora::weight_name(m));
+      lora::dispatch<2, float, float16, bfloat16>(model_.weight(i), [&](auto w) {
+        const auto merged = merge_one(i, w);
+        lora::dispatch<2, float, float16, bfloat16>(part, [&](auto to) {
+          using element = std::remove_cv_t<typename decltype(to)::value_type>;
+          auto* const data = const_cast<element*>(to.data());  // of `memory`
+          for (lora::index_t r = 0; r < m.out; ++r)
+            for (lora::index_t k = 0; k < m.in; ++k)
+              data[r * to.stride(0) + k * to.stride(1)] = static_cast<element>(static_cast<float>(merged(r, k)));
+        });
+      });
+    }
+    out_.write(whole);
+  }
+
+  /** The new weight, [out, in]; of an embedding the table, [tokens, width]. */
+  template <class W>
+  [[nodiscard]] lora::ndarray<std::remove_cv_t<typename W::value_type>, 2> merge_one(std::size_t module, const W& w) {
+    using T = std::remove_cv_t<typename W::value_type>;
     const lora::adapter_set set = model_.set_of(module);
     const lora::low_rank_update update = set[module];
-    lora::ndarray<T, 2> merged = lora::merged(w, update);
-    std::string note = update.row_factor.empty() ? "" : "DoRA";
-    const lora::merge_report report = lora::merge_report_of(w, update, merged);
-    for (const given_module& g : model_.given(module)) {
-      if (g.module->weights.weight.size() != 0) note = note.empty() ? "replaced" : "replaced, " + note;
-      if (g.module->weights.rows.size() == 0) continue;
-      replace_rows(*g.module, merged);
-      note = std::to_string(g.module->weights.row_indices.size()) + " rows replaced";
-    }
-    print_line(model_.contract()[module].name, std::to_string(set.rank(module)), lora::dtype_of<T>, report, note);
+    const bool table = model_.contract()[module].kind == lora::module_kind::embedding;
+    lora::ndarray<T, 2> merged = table ? lora::merged_table(w.transpose(), update) : lora::merged(w, update);
+    const lora::float_view<2> after = table ? lora::float_view<2>(merged.view().transpose()) : lora::float_view<2>(merged.view());
+    std::string note;
+    const auto add = [&](const std::string& word) { note += (note.empty() ? "" : ", ") + word; };
+    if (model_.replacement(module).size() != 0) add("replaced");
+    if (!update.row_factor.empty()) add("DoRA");
+    lora::index_t rows = 0;
+    for (const auto* const list : {&update.rows, &update.columns})
+      for (const lora::replaced_rows& r : *list) rows += r.rows.extent(0);
+    if (rows != 0) add(std::to_string(rows) + " rows replaced");
+    print_line(model_.contract()[module].name, std::to_string(set.rank(module)), lora::dtype_of<T>, report_of(w, update, after), note);
     return merged;
   }
 
-  /** Trained token rows are columns of the matrix [width, tokens] of an embedding, and rows of that of an lm_head. */
-  template <class T>
-  static void replace_rows(const lora::adapted_module& m, lora::ndarray<T, 2>& merged) {
-    lora::dispatch<2, float, float16, bfloat16>(m.weights.rows, [&](auto rows) {
-      for (std::size_t i = 0; i < m.weights.row_indices.size(); ++i)
-        for (lora::index_t k = 0; k < rows.extent(1); ++k)
-          (m.kind == lora::module_kind::embedding ? merged(k, m.weights.row_indices[i]) : merged(m.weights.row_indices[i], k)) =
-              static_cast<T>(static_cast<float>(rows(static_cast<lora::index_t>(i), k)));
-    });
+  /** Of the terms and the row factor: token rows are taken over, and what stands in them is their own. */
+  template <class W>
+  [[nodiscard]] static lora::merge_report report_of(const W& w, const lora::low_rank_update& update, const lora::float_view<2>& after) {
+    if (update.rows.empty() && update.columns.empty()) return lora::merge_report_of(w, update, after);
+    lora::low_rank_update rest = update;
+    rest.rows = {};
+    rest.columns = {};
+    if (rest.terms.empty()) return {};
+    lora::low_rank_update rows_alone;
+    rows_alone.rows = update.rows;
+    rows_alone.columns = update.columns;
+    const auto before = lora::merged(w, rows_alone);
+    return lora::merge_report_of(before, rest, after);
   }
 
   template <class V>
-  void write_biases(const change& c, const std::string& name, const V& old) {
+  void write_biases(const change& c, const lora::io::named_view& next, const V& old) {
     using T = std::remove_cv_t<typename V::value_type>;
-    lora::ndarray<T, 1> sum(lora::extents{old.extent(0)});
-    for (lora::index_t i = 0; i < old.extent(0); ++i) sum(i) = old(i);
+    lora::ndarray<T, 1> sum(lora::extents{next.view.extent(0)});
+    for (lora::index_t i = 0; i < std::min(sum.extent(0), old.extent(0)); ++i) sum(i) = old(i);
     for (const std::size_t module : c.biases) {
       const lora::adapter_set set = model_.set_of(module, adapted_base::part::bias);
       const lora::low_rank_update update = set[module];
       const lora::float_view<1> base = model_.bias(module);
       const auto merged = lora::merged_bias(base, update);
-      const lora::index_t begin = static_cast<const T*>(base.data()) - old.data();
+      const lora::module_contract& m = model_.contract()[module];
+      const lora::index_t begin = next.name == m.name + ".bias" ? 0 : m.first_row;
       lora::merge_report r;
       r.elements = base.extent(0);
       for (lora::index_t i = 0; i < base.extent(0); ++i) {
@@ -246,14 +338,14 @@ class merger {
         r.max_delta = std::max(r.max_delta, std::abs(delta));
         r.max_error = std::max(r.max_error, error);
       }
-      const std::string label = c.biases.size() == 1 ? name : model_.contract()[module].name + ".bias";
+      const std::string label = c.biases.size() == 1 ? next.name : m.name + ".bias";
       print_line(label, "", lora::dtype_of<T>, r, update.replaces_bias ? "replaced" : "");
     }
     out_.write(lora::any_view(sum.view()));
   }
 
-  const base_model& base_;
   const adapted_base& model_;
+  const plan& changes_;
   lora::io::safetensors_stream& out_;
 };
 
@@ -272,6 +364,26 @@ class merger {
   return metadata;
 }
 
+/** What the new file asks of whoever loads it. */
+void print_ties(const base_model& base, const plan& changes, const adapted_base& model) {
+  for (const auto& [name, c] : changes.all()) {
+    if (c.added) {
+      std::printf("note: '%s' is a tensor of its own now: the model must not be loaded as tied any more (tie_word_embeddings)\n",
+                  escaped(name).c_str());
+      continue;
+    }
+    if (c.weights.size() != 1 || model.contract()[c.weights.front()].kind != lora::module_kind::embedding) continue;
+    const std::string& table = model.contract()[c.weights.front()].name;
+    const lora::any_view old = base.file[name];
+    bool alone = std::none_of(base.options.tied.begin(), base.options.tied.end(), [&](const auto& t) { return t.to == table; });
+    for (const auto& t : base.file.tensors())  // an output layer of its own has the shape of the table
+      alone = alone && (t.name() == name || t.rank() != 2 || t.shape()[0] != old.extent(0) || t.shape()[1] != old.extent(1));
+    if (alone)
+      std::printf("note: a module that is tied to '%s' changes with it; --tied NAME=%s gives it a tensor of its own where it should not\n",
+                  escaped(table).c_str(), escaped(table).c_str());
+  }
+}
+
 }  // namespace
 
 void merge(const merge_options& o) {
@@ -282,33 +394,35 @@ void merge(const merge_options& o) {
 
   std::vector<lora::io::safetensors_stream::entry> table;
   std::uint64_t bytes = 0;
-  for (std::size_t i = 0; i < base.file.size(); ++i) {
-    const auto& t = base.file.tensor(i);
-    lora::any_view shaped = t.view();
-    if (const change* const c = changes.find(t.name()); c != nullptr && c->saved != nullptr)
-      shaped = c->saved->value;
-    else if (c != nullptr && !c->weights.empty())
-      shaped = model.tensor(c->weights.front());  // a replacement may have grown
-    table.push_back({std::string(t.name()), t.type(), std::vector<lora::index_t>(shaped.shape(), shaped.shape() + shaped.rank())});
+  std::size_t added = 0;
+  for (const auto& t : base.file.tensors()) {
+    table.push_back(changes.entry_of(std::string(t.name()), changes.find(t.name())));
     bytes += t.size_bytes();
+  }
+  for (const auto& [name, c] : changes.all()) {
+    if (!c.added) continue;
+    table.push_back(changes.entry_of(name, &c));
+    bytes += changes.before(name, c).size_bytes();
+    ++added;
   }
 
   std::printf("%s %5s %5s %12s %12s %11s\n", column("module", 40).c_str(), "rank", "type", "max |delta|", "max |error|", "swallowed");
   progress shown("merge", bytes);
   lora::io::safetensors_stream out(o.output, table, common_metadata(base.file));
-  merger writer(base, model, out);
+  merger writer(model, changes, out);
   while (const auto* const next = out.next()) {
-    const std::string name = next->name;
-    const lora::any_view old = base.file[name];
-    const change* const c = changes.find(name);
+    const change* const c = changes.find(next->name);
+    const lora::any_view old = c == nullptr ? base.file[next->name] : changes.before(next->name, *c);
     if (c == nullptr)
       out.write(old);
     else
-      writer.write(*c, name);
+      writer.write(*c, *next);
     shown.advance(old.size_bytes());
   }
   out.commit();
-  std::printf("%s: %zu of %zu tensors changed, the others as they were\n", escaped(o.output).c_str(), changes.size(), base.file.size());
+  print_ties(base, changes, model);
+  std::printf("%s: %zu of %zu tensors changed%s, the others as they were\n", escaped(o.output).c_str(), changes.all().size() - added,
+              base.file.size(), added == 0 ? "" : (", " + std::to_string(added) + " added").c_str());
 }
 
 }  // namespace program

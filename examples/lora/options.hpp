@@ -29,26 +29,37 @@ struct weighted_path {
  */
 [[nodiscard]] weighted_path parse_weighted(const std::string& text);
 
+/** A base, and what its files do not say of it. */
+struct base_option {
+  std::string path;                ///< empty: none was given
+  std::vector<std::string> tied;   ///< NAME=TO: module NAME has no tensor of its own and uses that of TO
+  std::vector<std::string> fused;  ///< NAME=PART:ROWS,...: every module NAME holds these, one below the other
+};
+
 struct inspect_options {
   std::string path;
-  std::string base;  ///< gives kohya's names their dots back; may be empty
+  base_option base;  ///< gives kohya's names their dots back
   bool json = false;
 };
 struct apply_options {
-  std::string base;
+  base_option base;
   std::vector<weighted_path> adapters;
   std::string module;
   std::string input;
   std::string output;
   std::size_t threads = 1;
+  float embed_scale = 1.0f;  ///< of an embedding
+  std::string stride = "1";  ///< of a convolution, as the next two: H,W, or one number for both
+  std::string padding = "0";
+  std::string dilation = "1";
 };
 struct merge_options {
-  std::string base;
+  base_option base;
   std::vector<weighted_path> adapters;
   std::string output;
 };
 struct compose_options {
-  std::string base;  ///< may be empty
+  base_option base;
   std::vector<weighted_path> adapters;
   std::string output;
 };
@@ -56,13 +67,13 @@ struct convert_options {
   std::string input;
   std::string to;  ///< peft, kohya, gguf or json
   std::string output;
-  std::string base;          ///< may be empty
+  base_option base;
   std::string architecture;  ///< for gguf; may be empty when the input is one
 };
 struct diff_options {
   std::string a;
   std::string b;
-  std::string base;  ///< may be empty
+  base_option base;
 };
 
 void inspect(const inspect_options& o);

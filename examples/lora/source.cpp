@@ -107,6 +107,35 @@ void load_json_into(source& s, const base_model* base, nameless rule, const std:
   s.adapter = std::move(loaded.adapter);
 }
 
+/** NAME=TO */
+[[nodiscard]] lora::io::tied_modules parse_tied(const std::string& text) {
+  const std::size_t at = text.find('=');
+  if (at == std::string::npos || at == 0 || at + 1 == text.size())
+    throw usage_error("--tied " + text + ": it is NAME=TO, a module and the one whose weight it has, as lm_head=model.embed_tokens");
+  return {text.substr(0, at), text.substr(at + 1)};
+}
+
+/** NAME=PART:ROWS,PART:ROWS,... */
+[[nodiscard]] fused_module parse_fused(const std::string& text) {
+  const auto refuse_text = [&]() -> fused_module {
+    throw usage_error("--fused " + text + ": it is NAME=PART:ROWS,PART:ROWS,..., as qkv_proj=q_proj:4096,k_proj:1024,v_proj:1024");
+  };
+  const std::size_t at = text.find('=');
+  if (at == std::string::npos || at == 0) return refuse_text();
+  fused_module out{text.substr(0, at), {}};
+  for (std::size_t begin = at + 1; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const std::size_t colon = text.rfind(':', end);
+    lora::index_t rows = 0;
+    if (colon == std::string::npos || colon <= begin) return refuse_text();
+    const auto read = std::from_chars(text.data() + colon + 1, text.data() + end, rows);
+    if (read.ec != std::errc() || read.ptr != text.data() + end || rows <= 0) return refuse_text();
+    out.parts.push_back({text.substr(begin, colon - begin), rows});
+    begin = end + 1;
+  }
+  return out;
+}
+
 }  // namespace
 
 const char* name_of(format f) noexcept {
@@ -157,11 +186,23 @@ format format_of(const std::string& path) {
   return format_of_tensors(lora::io::safetensors::parse(bytes, path, file));
 }
 
-base_model open_base(const std::string& path) {
-  auto file = lora::io::sharded::open(path);
-  auto contract = lora::io::contract_of(file);
-  if (contract.size() == 0) refuse(path, "it has no module: no tensor of two axes is called NAME.weight");
-  return {std::move(file), std::move(contract)};
+base_model open_base(const base_option& o, bool needs_modules) {
+  lora::io::contract_options options;
+  for (const std::string& t : o.tied) options.tied.push_back(parse_tied(t));
+  std::vector<fused_module> fused;
+  for (const std::string& f : o.fused) fused.push_back(parse_fused(f));
+  base_model base{lora::io::sharded::open(o.path), std::move(options), std::move(fused), {}};
+  base.contract = contract_for(base, {});
+  bool any = !needs_modules;
+  for (const auto& t : base.file.tensors()) any = any || t.rank() >= 2;  // experts are called NAME alone
+  if (!any) refuse(o.path, "it has no module: no tensor of two axes is called NAME.weight");
+  return base;
+}
+
+std::optional<base_model> open_base_if_given(const base_option& o) {
+  if (!o.path.empty()) return open_base(o);
+  if (!o.tied.empty() || !o.fused.empty()) throw usage_error("--tied and --fused say something of a base: pass --base");
+  return std::nullopt;
 }
 
 source load(const std::string& path, const base_model* base, nameless rule, const std::string& module) {
@@ -194,7 +235,7 @@ source load(const std::string& path, const base_model* base, nameless rule, cons
       break;
   }
   s.adapter.source = path;
-  if (base != nullptr) (void)lora::bind(s.adapter, contract_for(*base, {&s, 1}));
+  if (base != nullptr) (void)bound(s.adapter, contract_for(*base, {&s, 1}));
   return s;
 }
 
@@ -223,6 +264,7 @@ lora::bound_module checked(const lora::adapter& from, const lora::adapted_module
   one.modules.push_back(m);
   lora::adapted_module& matrix = one.modules.front();  // of whatever kind: A and B are those of a matrix
   matrix.kind = lora::module_kind::linear;
+  matrix.kernel[0] = matrix.kernel[1] = 1;
   matrix.weights.weight = {};
   matrix.weights.rows = {};
   matrix.weights.row_indices.clear();

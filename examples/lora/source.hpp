@@ -7,9 +7,11 @@
 #include "options.hpp"
 
 #include <lora/adapter/adapter_set.hpp>
+#include <lora/adapter/fused.hpp>
 #include <lora/io/sharded.hpp>
 
 #include <memory>
+#include <optional>
 
 namespace program {
 
@@ -19,12 +21,23 @@ enum class format { base, peft, kohya, diffusers, gguf, json };
 /** Told from the folder or the bytes, not from the name, but for *.json. @throws lora::io_error when it cannot be opened, or is nothing known. */
 [[nodiscard]] format format_of(const std::string& path);
 
+/** --fused: the parts of every module that is called `name` or ends in it. */
+struct fused_module {
+  std::string name;
+  std::vector<lora::fused_part> parts;
+};
+
 /** The base: its file or files, and its modules as names and shapes alone tell. How each lies, the adapters must tell: adapted.hpp. */
 struct base_model {
   lora::io::sharded file;
+  lora::io::contract_options options;  ///< --tied
+  std::vector<fused_module> fused;
   lora::model_contract contract;
 };
-[[nodiscard]] base_model open_base(const std::string& path);
+/** @throws usage_error when --tied or --fused cannot be read, lora::io_error when they contradict the file. */
+[[nodiscard]] base_model open_base(const base_option& o, bool needs_modules = true);
+/** The same where a command can do without. @throws usage_error for --tied and --fused without a base. */
+[[nodiscard]] std::optional<base_model> open_base_if_given(const base_option& o);
 
 /** An adapter, whatever it was stored as. */
 struct source {

@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -694,6 +695,526 @@ def hostile_test(tmp):
         if whole:
             path.write_bytes(good_bytes)
     check(ended[0] > 0 and ended[1] > 200, ended)
+
+
+CONV, SAVED = DATA / "conv", DATA / "peft_saved"
+TIED = ("--tied", "lm_head=model.embed_tokens")
+# folder -> what the command line must say of the base, and the modules that the merged file must have changed
+EMBEDDINGS = [PEFT / c for c in ("embedding", "embedding_pattern", "embedding_dora", "embedding_scaled", "embedding_scaled_dora")]
+TIES = [PEFT / c for c in ("tied_head", "tied_both", "tied_dora", "tied_ensured", "tokens", "tokens_named", "tokens_apart", "tokens_head")]
+CONVOLUTIONS = [CONV / c for c in ("plain", "f16", "bias", "dora", "dora_weighted", "dilated")]
+EXPERTS = [CONV / c for c in ("experts", "experts_turned", "parameters")]
+REPLACED = [SAVED / c for c in ("saved", "saved_bias_all", "base_copy", "resized", "pissa_converted", "olora_converted")]
+
+
+def read_any_npy(path):
+    """dtype, shape, flat numbers"""
+    raw = pathlib.Path(path).read_bytes()
+    size = 10 + int.from_bytes(raw[8:10], "little")
+    header = eval(raw[10:size].decode(), {"__builtins__": {}}, {"True": True, "False": False})
+    check(not header["fortran_order"], path)
+    code = {"<f4": "f", "<i8": "q"}[header["descr"]]
+    return header["descr"], header["shape"], struct.unpack(f"<{math.prod(header['shape'])}{code}", raw[size:])
+
+
+def write_any_npy(path, dtype, shape, flat):
+    descr, code = {"F32": ("<f4", "f"), "I64": ("<i8", "q")}[dtype]
+    write_npy(path, [flat], descr, code, tuple(shape))
+
+
+def floats(tensor):
+    return [float(v) for v in numbers(tensor[0], tensor[2])]
+
+
+def joined(tensor):
+    """A tensor as a matrix: the first axis, and all others."""
+    flat, rows = floats(tensor), tensor[1][0]
+    columns = len(flat) // rows
+    return [flat[r * columns:(r + 1) * columns] for r in range(rows)]
+
+
+def by_pattern(patterns, name, otherwise):
+    return next((v for k, v in patterns.items() if re.match(rf"(.*\.)?({k})$", name)), otherwise)
+
+
+class Kind:
+    """One module that an adapter changes: w as it was and `new` as it becomes, [out][in] in doubles, and the parts that bound the error."""
+    def __init__(self, name, w, bias=None):
+        self.name, self.w, self.base_bias, self.bias = name, w, bias, bias
+        self.a, self.b, self.s, self.magnitude, self.of_b, self.rows, self.table = [], [], 0.0, None, None, {}, False
+        self.matrix = True  # or only its rows or its bias are changed
+
+    def finish(self):
+        """Rows first, then the terms, then the magnitude: the order of docs/formats.md."""
+        out, columns = len(self.w), len(self.w[0])
+        self.start = [list(r) for r in self.w]
+        for i, row in self.rows.items():
+            for k, v in enumerate(row):
+                if self.table:
+                    self.start[k][i] = v
+                else:
+                    self.start[i][k] = v
+        self.d, self.d_size = delta(self.a, self.b, self.s) if self.a else ([[0.0] * columns] * out,) * 2
+        total = [[p + q for p, q in zip(*r)] for r in zip(self.start, self.d)]
+        self.factor = [1.0] * out if self.magnitude is None else [m / math.sqrt(math.fsum(v * v for v in r)) for m, r in zip(self.magnitude, total)]
+        self.new = [[f * v for v in r] for f, r in zip(self.factor, total)]
+        if self.of_b is not None:
+            self.bias = [p + self.s * q for p, q in zip(self.bias or [0.0] * out, self.of_b)]
+        return self
+
+    def element_bound(self, o, k, unit):
+        """docs/numerics.md, of merged() and merged_table(); then one rounding to the file's type."""
+        chain = gamma(len(self.a)) * abs(self.start[o][k]) + gamma(len(self.a) + 4) * self.d_size[o][k]
+        bound = abs(self.factor[o]) * chain + (0 if self.magnitude is None else 3 * U * abs(self.new[o][k]))
+        return bound + unit * (abs(self.new[o][k]) + bound)
+
+    def output(self, o, patch, scale=1.0):
+        """Output o of one input, and the bound on its error: docs/numerics.md; the factor, embed_scale and the biases are rounded on top."""
+        want = scale * math.fsum(p * q for p, q in zip(self.new[o], patch)) + (self.bias[o] if self.bias else 0)
+        size = math.fsum(abs(p * q) for p, q in zip(self.start[o], patch))
+        low = abs(self.s) * math.fsum(abs(b) * math.fsum(abs(p * q) for p, q in zip(a, patch)) for b, a in zip(self.b[o], self.a)) if self.a else 0
+        n = len(patch) + len(self.a)
+        bias = (abs(self.bias[o]) if self.bias else 0) + (abs(self.s * self.of_b[o]) if self.of_b else 0)
+        return want, abs(scale * self.factor[o]) * (gamma(n + 2) * size + gamma(n + 10) * low) + 4 * U * (abs(want) + bias)
+
+
+def kinds_of(folder):
+    """module -> Kind of all that a PEFT folder changes, from its own tensors and configuration; and the tensors that it replaces and are no matrix."""
+    prefix, config = "base_model.model.", json.loads((folder / "adapter_config.json").read_text())
+    tensors = {n.removeprefix(prefix): t for n, t in read(folder / "adapter_model.safetensors").items() if "original_module" not in n and "modules_to_save" not in n}
+    base, info = read(folder / "base.safetensors"), json.loads((folder / "expect.json").read_text()) if (folder / "expect.json").exists() else {}
+    weight, out, replaced, tables = info.get("weight", 1.0), {}, {}, set()
+    source = lambda m: m + ".weight" if m + ".weight" in base or m + ".weight" in tensors else "model.embed_tokens.weight"  # the tied one
+
+    def module(name, table=False):
+        if name not in out:
+            tensor = tensors.get(name + ".base_layer.weight") or tensors.get(name + ".weight") or base[source(name)]
+            if name + ".base_layer.weight" in tensors or name + ".weight" in tensors:
+                replaced[name + ".weight"] = tensor
+            w = joined(tensor)
+            out[name] = Kind(name, transposed(w) if table else w, floats(base[name + ".bias"]) if name + ".bias" in base else None)
+            out[name].table = table
+        return out[name]
+
+    def scale_of(name, rank):
+        alpha = by_pattern(config["alpha_pattern"], name, config["lora_alpha"])
+        check(by_pattern(config["rank_pattern"], name, config["r"]) == rank, folder, name, rank)
+        return weight * alpha / (math.sqrt(rank) if config["use_rslora"] else rank)
+
+    indices = config["trainable_token_indices"] or {}
+    for key, tensor in tensors.items():
+        if key.endswith(".lora_embedding_A"):
+            e = module(key.removesuffix(".lora_embedding_A"), table=True)
+            e.a, e.b = matrix(tensor), matrix(tensors[e.name + ".lora_embedding_B"])
+            e.s = scale_of(e.name, len(e.a))
+        elif key.endswith(".lora_A.weight"):
+            e = module(key.removesuffix(".lora_A.weight"))
+            e.a, e.b = joined(tensor), joined(tensors[e.name + ".lora_B.weight"])
+            e.s = scale_of(e.name, len(e.a))
+        elif key.endswith(".trainable_tokens_delta"):
+            name = key.removesuffix(".token_adapter.trainable_tokens_delta")
+            at = indices if isinstance(indices, list) else indices[name.rsplit(".", 1)[-1]]
+            e = module(name, table=name != "lm_head")
+            e.rows = dict(zip(at, matrix(tensor)))
+        elif key.endswith(".weight") and ".lora_" not in key and len(tensor[1]) >= 2:
+            module(key.removesuffix(".weight").removesuffix(".base_layer"))
+        elif key.endswith(".weight") and ".lora_" not in key:
+            replaced[key] = tensor
+    for name, e in out.items():
+        for key in (".lora_magnitude_vector", ".lora_magnitude_vector.weight"):
+            if name + key in tensors:
+                e.magnitude = floats(tensors[name + key])
+        if name + ".lora_B.bias" in tensors:
+            e.of_b = floats(tensors[name + ".lora_B.bias"])
+    for key in (k for k in tensors if k.endswith(".bias") and ".lora_B." not in k):
+        name = key.removesuffix(".bias").removesuffix(".base_layer")
+        if name in out:
+            out[name].bias = floats(tensors[key])
+        else:
+            replaced[name + ".bias"] = tensors[key]
+            if len(base[name + ".weight"][1]) > 1:  # a bias alone
+                module(name).bias = floats(tensors[key])
+                out[name].matrix = False
+                replaced.pop(name + ".weight", None)
+    # A tied lm_head has the token rows of the table, unless it has its own.
+    table = out.get("model.embed_tokens")
+    if info.get("tied") and table is not None and table.rows and (table.rows is not None) and not (out.get("lm_head") and out["lm_head"].rows):
+        module("lm_head").rows = table.rows
+    return {n: e.finish() for n, e in out.items()}, replaced, base, info
+
+
+def patches(shape, flat, kernel, stride, padding, dilation):
+    """One list of channels x height x width for each position of each image, in the order of the output [n, :, h, w]."""
+    n, c, h, w = shape
+    size = [(s + 2 * p - d * (k - 1) - 1) // t + 1 for s, k, t, p, d in zip((h, w), kernel, stride, padding, dilation)]
+    at = lambda i, j, y, x: flat[((i * c + j) * h + y) * w + x] if 0 <= y < h and 0 <= x < w else 0.0
+    return size, [[at(i, j, y * stride[0] - padding[0] + p * dilation[0], x * stride[1] - padding[1] + q * dilation[1]) for j in range(c) for p in range(kernel[0]) for q in range(kernel[1])]
+                  for i in range(n) for y in range(size[0]) for x in range(size[1])]
+
+
+def kind_apply(tmp, folder, e, x, peft, more, base, info):
+    """apply of one module, against doubles and against what PEFT's layer gave. x and peft: dtype, shape, flat numbers."""
+    (_, shape, flat), where = x, info.get("modules", {}).get(e.name, {})
+    write_any_npy(tmp / "x.npy", "I64" if x[0] == "<i8" else "F32", shape, flat)
+    good("apply", "--base", folder / "base.safetensors", "--adapter", f"{folder}={info.get('weight', 1.0)}", "--module", e.name, "--input", tmp / "x.npy", "--output", tmp / "y.npy", *more)
+    _, y_shape, y = read_any_npy(tmp / "y.npy")
+    check(tuple(y_shape) == tuple(peft[1]), folder, e.name, y_shape, peft[1])
+    scale = info.get("embed_scale", 1.0) if x[0] == "<i8" else 1.0
+    if x[0] == "<i8":
+        tokens = len(e.w[0]) if e.table else len(e.w)
+        inputs, positions = [[1.0 if k == i else 0.0 for k in range(tokens)] for i in flat], 1
+    elif len(shape) == 4:
+        kernel = base[e.name + ".weight"][1][2:]
+        (height, width), inputs = patches(shape, flat, kernel, where.get("stride", [1, 1]), where.get("padding", [0, 0]), where.get("dilation", [1, 1]))
+        positions = height * width
+    else:
+        columns = shape[-1]
+        inputs, positions = [flat[i:i + columns] for i in range(0, len(flat), columns)], 1
+    outputs = math.prod(y_shape) // len(inputs)
+    for i, patch in enumerate(inputs):
+        for o in range(outputs):
+            place = i // positions * outputs * positions + o * positions + i % positions
+            if x[0] == "<i8" and not e.table:  # a table that was replaced whole
+                want, bound = e.w[patch.index(1.0)][o], 0.0
+            else:
+                want, bound = e.output(o, patch, scale)
+            check(abs(y[place] - want) <= bound, folder, e.name, i, o, y[place], want, bound)
+            check(abs(y[place] - peft[2][place]) <= 4e-6 * max(1, abs(peft[2][place])), folder, e.name, "differs from PEFT", y[place], peft[2][place])
+
+
+def kinds_apply_test(tmp):
+    """Embeddings, tied heads, token rows, convolutions and replaced weights, one module at a time."""
+    for folder in EMBEDDINGS + TIES + CONVOLUTIONS:
+        kinds, _, base, info = kinds_of(folder)
+        for path in sorted(folder.glob("x_*.npy")):
+            e, more = kinds[path.stem[2:]], list(TIED) if info.get("tied") else []
+            more += ["--embed-scale", info["embed_scale"]] if "embed_scale" in info and e.table else []
+            where = info["modules"][e.name]
+            if "stride" in where:
+                more += [word for option in ("stride", "padding", "dilation") for word in ("--" + option, ",".join(map(str, where[option])))]
+            kind_apply(tmp, folder, e, read_any_npy(path), read_any_npy(folder / f"y_{e.name}.npy"), more, base, info)
+    for folder in REPLACED:
+        kinds, _, base, info = kinds_of(folder)
+        answers = read(folder / "answers.safetensors")
+        ran = 0
+        for name in sorted(n.removeprefix("x.") for n in answers if n.startswith("x.")):
+            if name not in kinds:  # a norm
+                continue
+            x, y = ((("<i8" if t[0] == "I64" else "<f4"), t[1], numbers(*t[::2])) for t in (answers["x." + name], answers["y." + name]))
+            kind_apply(tmp, folder, kinds[name], x, y, ["--threads", 1 + ran % 2], base, info)
+            ran += 1
+        check(ran > 0, folder)
+    # A convolution takes its patches too; one number stands for both axes.
+    folder, module = CONV / "plain", "body.three"
+    kinds, _, base, info = kinds_of(folder)
+    _, shape, flat = read_any_npy(folder / f"x_{module}.npy")
+    _, inputs = patches(shape, flat, (3, 3), (2, 2), (1, 1), (1, 1))
+    write_npy(tmp / "p.npy", inputs)
+    common = ["apply", "--base", folder / "base.safetensors", "--adapter", folder, "--module", module, "--output", tmp / "y.npy"]
+    good(*common, "--input", tmp / "p.npy")
+    rows = read_npy(tmp / "y.npy")
+    good(*common, "--input", folder / f"x_{module}.npy", "--stride", "2", "--padding", "1")
+    _, (n, out, height, width), y = read_any_npy(tmp / "y.npy")
+    check(all(abs(rows[i * height * width + p][o] - y[(i * out + o) * height * width + p]) < 1e-5 for i in range(n) for o in range(out) for p in range(height * width)))
+
+
+def experts_test(tmp):
+    """Bare parameters, one matrix or one for each expert: apply and merge, against PEFT's outputs and its merge."""
+    for folder in EXPERTS:
+        info, weight = json.loads((folder / "expect.json").read_text()), json.loads((folder / "expect.json").read_text()).get("weight", 1.0)
+        base, peft = read(folder / "base.safetensors"), read(folder / "merged.safetensors")
+        common = ["--base", folder / "base.safetensors", "--adapter", f"{folder}={weight}"]
+        for name in info["modules"]:
+            (_, shape, x), (_, y_shape, want) = (read_any_npy(folder / f"{k}_{name}.npy") for k in "xy")
+            for expert in range(shape[0]) if len(shape) == 3 else (None,):
+                rows = x if expert is None else x[expert * len(x) // shape[0]:(expert + 1) * len(x) // shape[0]]
+                part = want if expert is None else want[expert * len(want) // shape[0]:(expert + 1) * len(want) // shape[0]]
+                write_any_npy(tmp / "x.npy", "F32", shape[-2:], rows)
+                module = name if expert is None else f"{name}[{expert}]"
+                good("apply", *common, "--module", module, "--input", tmp / "x.npy", "--output", tmp / "y.npy")
+                _, got_shape, got = read_any_npy(tmp / "y.npy")
+                check(list(got_shape) == list(y_shape[-2:]) and all(abs(p - q) <= 4e-6 * max(1, abs(q)) for p, q in zip(got, part)), folder, module)
+        text = good("merge", *common, "--output", tmp / "m")
+        merged = read(tmp / "m")
+        check(merged.keys() == base.keys())
+        # In doubles from the factors: PEFT holds A as [experts x rank, in] and B as [out, rank x experts].
+        tensors, config = read(folder / "adapter_model.safetensors"), json.loads((folder / "adapter_config.json").read_text())
+        wrapped = {("base_model.model.mlp.experts.base_layer", "base_model.model.mlp.experts")[("down_proj" in " ".join(peft)) + (n == "mlp.experts.down_proj") != 1]: n
+                   for n in peft if n.startswith("mlp.experts.")}
+        if len(wrapped) == 1:
+            wrapped = {"base_model.model.mlp.experts": next(iter(wrapped.values()))}
+        for prefix, name in wrapped.items():
+            count, (rows, columns) = base[name][1][0], base[name][1][1:]
+            a, b, old, new = joined(tensors[prefix + ".lora_A.weight"]), joined(tensors[prefix + ".lora_B.weight"]), floats(base[name]), floats(merged[name])
+            rank = len(a) // count
+            s = weight * config["lora_alpha"] / (math.sqrt(rank) if config["use_rslora"] else rank)
+            for e in range(count):
+                d, size = delta(a[e * rank:(e + 1) * rank], [r[e::count] for r in b], s)
+                if folder.name == "experts_turned":
+                    d, size = transposed(d), transposed(size)
+                for r in range(rows):
+                    for c in range(columns):
+                        at = (e * rows + r) * columns + c
+                        exact = old[at] + d[r][c]
+                        check(abs(new[at] - exact) <= gamma(rank + 1) * abs(old[at]) + gamma(rank + 4) * size[r][c] + U * abs(exact), folder, name, e, r, c, new[at], exact)
+        for name, tensor in base.items():
+            check(merged[name][:2] == tensor[:2], name)
+            if name not in peft:
+                check(merged[name] == tensor, name, "changed")
+                continue
+            check(all(abs(p - q) <= 4e-6 * max(1, abs(q)) for p, q in zip(floats(merged[name]), floats(peft[name]))), folder, name, "differs from PEFT's merge")
+            check(f"\n{name}" in text or f"\n{name.removesuffix('.weight')}" in text, name, text)
+        check_shards(tmp, base, ["--adapter", f"{folder}={weight}"], merged)
+        refused("convert", "--input", folder, "--to", "peft", "--output", tmp / "none", names=folder, says="experts", output=tmp / "none")
+        refused("convert", "--input", folder, "--to", "kohya", "--output", tmp / "none", names=folder, says="experts", output=tmp / "none")
+        refused("compose", "--adapter", folder, "--output", tmp / "none", names=tmp / "none", says="experts", output=tmp / "none")
+        listed = json.loads(good("inspect", folder, "--json", "--base", folder / "base.safetensors"))["modules"]
+        check(sum(m["name"].startswith("mlp.experts") for m in listed) == 3 * len([n for n in peft if n.startswith("mlp.experts")]), listed)
+        check("no difference" in good("diff", folder, folder, "--base", folder / "base.safetensors"))
+    folder = CONV / "experts"
+    for name in ("mlp.experts.down_proj[3]", "mlp.experts.down_proj"):
+        refused("apply", "--base", folder / "base.safetensors", "--adapter", folder, "--module", name, "--input", tmp / "x.npy", "--output", tmp / "none", says=name, output=tmp / "none")
+
+
+def check_shards(tmp, base, arguments, merged):
+    """The same tensors from a base in two files."""
+    with tempfile.TemporaryDirectory(dir=tmp) as name:
+        shards, names = pathlib.Path(name), list(base)
+        for i in (0, 1):
+            write(shards / f"s{i}.safetensors", {n: base[n] for n in names[i::2]})
+        (shards / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {n: f"s{i % 2}.safetensors" for i, n in enumerate(names)}}))
+        good("merge", "--base", shards, *arguments, "--output", shards / "m")
+        check(read(shards / "m") == merged, arguments, "shards")
+
+
+def packed(dtype, values):
+    one = {"F32": lambda v: struct.pack("<f", v), "F16": lambda v: struct.pack("<e", v), "BF16": lambda v: struct.pack("<f", v)[2:]}[dtype]
+    return b"".join(map(one, values))
+
+
+def kinds_merge_test(tmp):
+    """Every kind merged into f32 and 16-bit bases, against doubles; f32 also against PEFT's own merge, where it has one of this sense."""
+    for folder, dtype in ((f, d) for f in EMBEDDINGS + TIES + CONVOLUTIONS + REPLACED for d in ("F32", "F16", "BF16")):
+        kinds, replaced, _, info = kinds_of(folder)
+        base = {n: (dtype, s, packed(dtype, numbers(t, raw))) for n, (t, s, raw) in read(folder / "base.safetensors").items()}
+        write(tmp / "base", {**base})
+        # The same base, as the doubles are to see it.
+        for e in kinds.values():
+            tensor = base[e.name + ".weight"] if e.name + ".weight" in base else base["model.embed_tokens.weight"]
+            if e.name + ".weight" not in replaced:
+                e.w = transposed(joined(tensor)) if e.table else joined(tensor)
+            if e.base_bias is not None:
+                given = e.bias if e.of_b is None and e.bias != e.base_bias else None
+                e.base_bias = floats(base[e.name + ".bias"])
+                e.bias = given or e.base_bias
+            e.finish()
+        tied = info.get("tied", False)
+        more = list(TIED) if tied else []
+        text = good("merge", "--base", tmp / "base", "--adapter", f"{folder}={info.get('weight', 1.0)}", *more, "--output", tmp / "m")
+        merged, unit, least = read(tmp / "m"), {"F32": U, "F16": 2**-11, "BF16": 2**-8}[dtype], 2**-25 * (dtype == "F16")
+        # The tied head becomes a tensor of its own, unless it has the rows of the table and nothing else.
+        apart = tied and folder.name not in ("tokens", "tokens_named")
+        check(merged.keys() == base.keys() | ({"lm_head.weight"} if apart else set()), folder, merged.keys())
+        check(("tie_word_embeddings" in text and ", 1 added" in text) == apart, text)
+        peft = read(folder / "merged.safetensors") if (folder / "merged.safetensors").exists() and dtype == "F32" else {}
+        for name, tensor in merged.items():
+            module, kind = name.rsplit(".", 1)
+            e = kinds.get(module)
+            check(tensor[0] == dtype, name, tensor[0])
+            if e is not None and kind == "weight" and e.matrix:
+                shape = replaced[name][1] if name in replaced else base.get(name, base.get("model.embed_tokens.weight"))[1]
+                check(tensor[1] == shape, folder, name, tensor[1], shape)
+                new = transposed(joined(tensor)) if e.table else joined(tensor)
+                for o, row in enumerate(e.new):
+                    for k, exact in enumerate(row):
+                        bound = e.element_bound(o, k, unit) + least
+                        check(abs(new[o][k] - exact) <= bound, folder, dtype, name, o, k, new[o][k], exact, bound)
+                for i, row in e.rows.items():  # token rows are copied, rounded to the type
+                    if not e.a and dtype != "BF16":  # packed() cuts bf16 off
+                        check(([r[i] for r in new] if e.table else list(new[i])) == list(numbers(dtype, packed(dtype, row))), folder, name, i)
+            elif e is not None and kind == "bias" and e.bias != e.base_bias:
+                for p, q, b in zip(floats(tensor), e.bias, e.of_b or [0.0] * len(e.bias)):
+                    check(abs(p - q) <= 3 * U * (abs(q) + abs(e.s * b)) + unit * (1 + 8 * U) * abs(q) + least, folder, dtype, name, p, q)
+            elif name in replaced:
+                check(tensor[1] == replaced[name][1] and all(abs(p - q) <= (unit if dtype != "F32" else 0) * abs(q) + least for p, q in zip(floats(tensor), floats(replaced[name]))), folder, name)
+            else:
+                check(tensor == base[name], folder, name, "changed")
+            if name in peft and name not in replaced:
+                check(all(abs(p - q) <= 4e-6 * max(1, abs(q)) for p, q in zip(floats(tensor), floats(peft[name]))), folder, name, "differs from PEFT's merge")
+        check_shards(tmp, base, ["--adapter", f"{folder}={info.get('weight', 1.0)}", *more], merged)
+    # A replaced module of another size brings its bias along.
+    folder, base = SAVED / "saved", read(SAVED / "saved" / "base.safetensors")
+    base = {**base, "cls.dense.weight": ("F32", [9, 8], bytes(288)), "cls.dense.bias": ("F32", [9], bytes(36))}
+    write(tmp / "base", base)
+    good("merge", "--base", tmp / "base", "--adapter", folder, "--output", tmp / "m")
+    wanted = read(folder / "adapter_model.safetensors")
+    check(all(read(tmp / "m")["cls.dense." + n] == wanted["base_model.model.cls.dense." + n] for n in ("weight", "bias")))
+    # The table alone is adapted: the tied head keeps what it was, as a tensor; without --tied, a note says what happens.
+    folder = PEFT / "tied_both"
+    alone = tmp / "alone"
+    shutil.copytree(folder, alone)
+    tensors = {n: t for n, t in read(folder / "adapter_model.safetensors").items() if "lm_head" not in n}
+    write(alone / "adapter_model.safetensors", tensors)
+    config = json.loads((alone / "adapter_config.json").read_text())
+    (alone / "adapter_config.json").write_text(json.dumps({**config, "target_modules": ["embed_tokens"]}))
+    base = read(folder / "base.safetensors")
+    text = good("merge", "--base", folder / "base.safetensors", "--adapter", alone, *TIED, "--output", tmp / "m")
+    check(read(tmp / "m")["lm_head.weight"] == base["model.embed_tokens.weight"] != read(tmp / "m")["model.embed_tokens.weight"] and "as its table was" in text, text)
+    text = good("merge", "--base", folder / "base.safetensors", "--adapter", alone, "--output", tmp / "m")
+    check(read(tmp / "m").keys() == base.keys() and "--tied NAME=model.embed_tokens" in text, text)
+
+
+def fused_test(tmp):
+    """A base that holds q and v in one tensor, either way round: the bits that it has apart."""
+    for case in ("plain", "dora", "bias_all", "lora_bias"):
+        folder = PEFT / case
+        base, fused, turned = read(folder / "base.safetensors"), {}, {}
+        for name, t in base.items():
+            if "layers" not in name:
+                fused[name] = t
+        for i in (0, 1):
+            q, v, to = (f"model.layers.{i}.{n}" for n in ("q_proj", "v_proj", "qv_proj"))
+            fused[to + ".weight"] = ("F32", [27, 12], base[q + ".weight"][2] + base[v + ".weight"][2])
+            fused[to + ".bias"] = ("F32", [27], base[q + ".bias"][2] + bytes(28))
+        for name, (d, shape, raw) in fused.items():
+            turned[name] = (d, [12, 27], packed("F32", (x for r in transposed(matrix((d, shape, raw))) for x in r))) if name.endswith("qv_proj.weight") else (d, shape, raw)
+        apart = dict(base)
+        for i in (0, 1):
+            apart[f"model.layers.{i}.v_proj.bias"] = ("F32", [7], bytes(28))
+        write(tmp / "apart", apart)
+        option = ["--fused", "qv_proj=q_proj:20,v_proj:7"]
+        good("merge", "--base", tmp / "apart", "--adapter", folder, "--output", tmp / "one")
+        one = read(tmp / "one")
+        for number, given in enumerate((fused, turned)):
+            write(tmp / "fused", given)
+            text = good("merge", "--base", tmp / "fused", "--adapter", folder, *option, "--output", tmp / "two")
+            two = read(tmp / "two")
+            check(two.keys() == fused.keys() and "v_proj" in text, text)
+            check_shards(tmp, given, ["--adapter", folder, *option], two)
+            for name, tensor in two.items():
+                if "qv_proj" not in name:
+                    check(tensor == one[name], name)
+                    continue
+                whole = one[name.replace("qv_proj", "q_proj")][2] + one[name.replace("qv_proj", "v_proj")][2]
+                raw = tensor[2] if number == 0 or name.endswith("bias") else packed("F32", (x for r in transposed(matrix(tensor)) for x in r))
+                check(tensor[1] == given[name][1] and raw == whole and (tensor != given[name]) == (name.endswith("weight") or "bias" in case), case, number, name)
+            for module in ("model.layers.0.q_proj", "model.layers.1." + ("q_proj" if case == "bias_all" else "v_proj")):
+                common = ["--adapter", folder, "--module", module, "--input", folder / f"x_{module}.npy", "--output"]
+                good("apply", "--base", tmp / "apart", *common, tmp / "y1.npy")
+                good("apply", "--base", tmp / "fused", *option, *common, tmp / "y2.npy")
+                check(all(abs(p - q) <= 4e-6 * max(1, abs(q)) for r, e in zip(read_npy(tmp / "y2.npy"), read_npy(tmp / "y1.npy")) for p, q in zip(r, e)), case, number, module)
+            check("no difference" in good("diff", folder, folder, "--base", tmp / "fused", *option))
+            listed = json.loads(good("inspect", tmp / "fused", *option, "--json"))["modules"]
+            check({"name": "model.layers.1.v_proj", "tensor": "model.layers.1.qv_proj.weight"}.items() <= {m["name"]: m for m in listed}["model.layers.1.v_proj"].items(), listed)
+        good("compose", "--adapter", folder, "--base", tmp / "fused", *option, "--output", tmp / f"sum-{case}") if case == "plain" else None
+    base, out, p = tmp / "fused", tmp / "out", PEFT / "plain"
+    merge = ["merge", "--base", base, "--adapter", p, "--output", out]
+    refused(*merge, names=p, says="q_proj", output=out)
+    refused(*merge, "--fused", "qv_proj=q_proj:20,v_proj:8", names=base, says="20 + 8 rows", output=out)
+    refused(*merge, "--fused", "qkv=q_proj:20,v_proj:7", names=base, says="'qkv'", output=out)
+    for wrong in (["--fused", "qv_proj"], ["--fused", "qv_proj=q_proj"], ["--fused", "qv_proj=q_proj:0"], ["--fused", "qv_proj=q_proj:20,"], ["--fused", "=q:1"], ["--fused", "qv_proj=q_proj:2x"],
+                  ["--tied", "lm_head"], ["--tied", "=x"], ["--tied", "x="]):
+        done = run(*merge, *wrong)
+        check(done.returncode == 2 and wrong[1].encode() in done.stderr and not out.exists(), wrong, done)
+    for wrong in (["compose", "--adapter", p, "--output", out], ["inspect", p], ["diff", p, p]):
+        done = run(*wrong, "--tied", "a=b")
+        check(done.returncode == 2 and b"pass --base" in done.stderr, done)
+
+
+def kinds_refusal_test(tmp):
+    head, out = PEFT / "tied_head", tmp / "out"
+    base = head / "base.safetensors"
+    merge = ["merge", "--base", base, "--adapter", head, "--output", out]
+    refused(*merge, names=head, says="--tied", output=out)
+    refused(*merge, "--tied", "lm_head=no.such", names=base, says="'no.such'", output=out)
+    write(tmp / "own", {**read(base), "lm_head.weight": read(base)["model.embed_tokens.weight"]})
+    refused("merge", "--base", tmp / "own", "--adapter", head, *TIED, "--output", out, names=tmp / "own", says="of its own", output=out)
+    # Ids outside the table, and inputs of another kind.
+    folder, module = PEFT / "embedding", "model.embed_tokens"
+    apply = ["apply", "--base", folder / "base.safetensors", "--adapter", folder, "--module", module, "--output", out, "--input"]
+    for ids, where in (((0, 19), "ids[1] is 19"), ((-1,), "ids[0] is -1")):
+        write_any_npy(tmp / "ids.npy", "I64", [len(ids)], ids)
+        refused(*apply, tmp / "ids.npy", names=tmp / "ids.npy", says=where, output=out)
+    refused(*apply, PEFT / "plain" / "x_model.layers.0.q_proj.npy", names="q_proj.npy", says="int64 [n]", output=out)
+    linear = ["apply", "--base", folder / "base.safetensors", "--adapter", folder, "--module", "model.proj", "--output", out, "--input"]
+    refused(*linear, tmp / "ids.npy", names="ids.npy", says="f32 [n, 12]", output=out)
+    for more in (["--embed-scale", "2"], ["--stride", "2"], ["--padding", "1"]):
+        done = run(*linear, folder / "x_model.proj.npy", *more)
+        check(done.returncode == 2 and more[0].encode() in done.stderr and not out.exists(), done)
+    # Convolutions.
+    conv = CONV / "plain"
+    images = ["apply", "--base", conv / "base.safetensors", "--adapter", conv, "--output", out, "--module", "body.three", "--input"]
+    refused(*images, conv / "x_body.one.npy", names="x_body.one.npy", says="conv2d", output=out)
+    refused(*images, conv / "x_body.linear.npy", names="x_body.linear.npy", says="f32 [n, channels, height, width]", output=out)
+    for wrong in ("0", "1,", "1,2,3", "x", ",1", "-1"):
+        done = run(*images, conv / "x_body.three.npy", f"--stride={wrong}")
+        check(done.returncode == 2 and b"--stride" in done.stderr and not out.exists(), wrong, done)
+    for case in ("grouped", "one_axis"):
+        refused("merge", "--base", CONV / case / "base.safetensors", "--adapter", CONV / case, "--output", out, names=CONV / case, output=out)
+    for folder in sorted((SAVED / "refused").iterdir()) + [SAVED / "pissa", SAVED / "olora"]:
+        refused("inspect", folder, names=folder)
+    # Two that replace the same, and what has no sum.
+    saved = SAVED / "saved"
+    refused("merge", "--base", saved / "base.safetensors", "--adapter", saved, "--adapter", saved, "--output", out, output=out)
+    for folder, says in ((saved, "replace"), (PEFT / "tokens", "rows"), (PEFT / "embedding_dora", "DoRA")):
+        refused("compose", "--adapter", folder, "--output", out, names=folder, says=says, output=out)
+    for folder in (PEFT / "embedding", PEFT / "tokens", saved, SAVED / "base_copy"):
+        for to in ("kohya", "json", "gguf"):
+            refused("convert", "--input", folder, "--to", to, *(["--architecture", "llama"] if to == "gguf" else []), "--output", out, names=folder, output=out)
+
+
+def kinds_convert_test(tmp):
+    """Written as PEFT's folder and read again, every kind is what it was; convolutions as kohya's file too; sums of adapters."""
+    for folder in EMBEDDINGS + TIES + CONVOLUTIONS + REPLACED:
+        tied = list(TIED) if folder in TIES else []
+        to = tmp / "again" / folder.name
+        to.parent.mkdir(exist_ok=True)
+        good("convert", "--input", folder, "--to", "peft", "--output", to)
+        check("no difference" in good("diff", folder, to), folder)
+        base = folder / "base.safetensors"
+        for adapter, out in ((folder, tmp / "one"), (to, tmp / "two")):
+            good("merge", "--base", base, "--adapter", adapter, *tied, "--output", out)
+        check((tmp / "one").read_bytes() == (tmp / "two").read_bytes(), folder)
+        listed = json.loads(good("inspect", folder, "--json", "--base", base, *tied))
+        kinds, replaced, _, info = kinds_of(folder)
+        names = {m["name"]: m for m in listed["modules"]}
+        for e in kinds.values():
+            if e.name == "lm_head" and not e.a and e.name not in names:  # has the rows of the table
+                continue
+            m = names[e.name]
+            check(m["kind"] == ("embedding" if e.table and e.a else "conv2d" if "stride" in info.get("modules", {}).get(e.name, {}) else m["kind"]), m)
+            check(m["rank"] == len(e.a) and m["dora"] == (e.magnitude is not None), m)
+            if e.a:
+                own = Kind(e.name, e.w)
+                own.a, own.b, own.s, own.magnitude, own.table = e.a, e.b, e.s / info.get("weight", 1.0), e.magnitude, e.table
+                own.finish()
+                change = [[p - q for p, q in zip(*r)] for r in zip(own.new, own.w)] if e.magnitude is not None else own.d
+                norm = math.sqrt(math.fsum(v * v for r in change for v in r))
+                check(m["norm_of"] == ("update" if e.magnitude is not None else "s B A") and abs(m["norm"] - norm) <= 1e-6 * norm, folder, m, norm)
+        if not any(e.magnitude is not None or e.rows or e.of_b or e.name + ".weight" in replaced for e in kinds.values()) and not replaced:
+            good("compose", "--adapter", f"{folder}=0.5", "--adapter", f"{folder}=-1.25", "--output", tmp / "sum", "--base", base, *tied)
+            good("merge", "--base", base, "--adapter", tmp / "sum", *tied, "--output", tmp / "one")
+            good("merge", "--base", base, "--adapter", f"{folder}=-0.75", *tied, "--output", tmp / "two")
+            one, two = read(tmp / "one"), read(tmp / "two")
+            check(one.keys() == two.keys() and all(abs(p - q) <= 2e-5 * max(1, abs(q)) for n in one for p, q in zip(floats(one[n]), floats(two[n]))), folder)
+            check(one != read(base))
+    for folder, base in ((CONV / "plain", CONV / "plain" / "base.safetensors"), (CONV / "f16", CONV / "f16" / "base.safetensors")):
+        good("convert", "--input", folder, "--to", "kohya", "--output", tmp / "k.safetensors")
+        check("no difference" in good("diff", folder, tmp / "k.safetensors", "--base", base))
+        check(len(read(tmp / "k.safetensors")["lora_unet_body_three.lora_down.weight"][1]) == 4)
+        for adapter, out in ((folder, tmp / "one"), (tmp / "k.safetensors", tmp / "two")):
+            good("merge", "--base", base, "--adapter", adapter, "--output", out)
+        check((tmp / "one").read_bytes() == (tmp / "two").read_bytes())
+    kohya, base = CONV / "kohya" / "kohya.safetensors", CONV / "kohya" / "base.safetensors"
+    good("convert", "--input", kohya, "--to", "peft", "--base", base, "--output", tmp / "p")
+    check("no difference" in good("diff", kohya, tmp / "p", "--base", base))
+    check("no difference" in good("diff", CONV / "kohya" / "diffusers.safetensors", tmp / "p", "--base", base))
+    for name, where in json.loads((CONV / "kohya" / "expect.json").read_text())["modules"].items():
+        more = ["--padding", where["padding"][0]] if "padding" in where else []
+        good("apply", "--base", base, "--adapter", kohya, "--module", name, "--input", CONV / "kohya" / f"x_{name}.npy", "--output", tmp / "y.npy", *more)
+        (_, shape, y), (_, wanted, peft) = read_any_npy(tmp / "y.npy"), read_any_npy(CONV / "kohya" / f"y_{name}.npy")
+        check(shape == wanted and all(abs(p - q) <= 4e-6 * max(1, abs(q)) for p, q in zip(y, peft)), name)
+    refused("inspect", CONV / "kohya" / "tucker.safetensors", names="tucker.safetensors", says="lora_mid")
 
 
 if __name__ == "__main__":
