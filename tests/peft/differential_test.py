@@ -218,7 +218,7 @@ class Job:
         if not any(self.kinds[n] in ("linear", "conv1d") for n in chosen):
             chosen.append(next(n for n in adaptable if self.kinds[n] in ("linear", "conv1d") and n not in chosen))
         self.features |= {self.kinds[n] for n in chosen} & {"embedding", "conv2d"}
-        tokens = count == 1 and EMBED in self.kinds and EMBED not in chosen and draw.random() < 0.4
+        tokens = count == 1 and EMBED in self.kinds and EMBED not in chosen and draw.random() < 0.6
         how = draw.random()
         targets = chosen if how < 0.6 else sorted({n.split(".", 2)[-1] for n in chosen}) if how < 0.8 else "|".join(map(re.escape, chosen))
         config = dict(r=draw.choice((1, 2, 3, 4, 5, 8, 16, 24)), lora_alpha=draw.choice((1, 2, 3, 8, 16, 6.5, 0, -4)), target_modules=targets, use_rslora=draw.random() < 0.3,
@@ -238,6 +238,7 @@ class Job:
             self.features.add("lora_bias")
         elif kind < 0.55 and all(self.kinds[n] == "linear" for n in chosen) and min(self.smaller[n] for n in chosen) >= config["r"] and not config.get("rank_pattern") and not (config["use_rslora"] and config.get("alpha_pattern")):
             config.update(init_lora_weights=draw.choice(("pissa", "olora")), lora_alpha=draw.choice((1, 4, 6.5)))  # they divide by it
+            self.features.add("pissa, olora")
         if count == 1 and config["init_lora_weights"] not in ("pissa", "olora") and draw.random() < 0.3:
             config["bias"] = draw.choice(("all", "lora_only"))
             self.features.add("bias")
