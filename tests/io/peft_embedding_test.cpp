@@ -8,6 +8,7 @@
 #include <lora/adapter/adapter_set.hpp>
 #include <lora/adapter/compose.hpp>
 #include <lora/io/contract.hpp>
+#include <lora/io/kohya_writer.hpp>
 #include <lora/io/npy.hpp>
 #include <lora/io/peft.hpp>
 #include <lora/io/peft_writer.hpp>
@@ -535,7 +536,7 @@ TEST_CASE("io/contract: rows of an lm_head with a tensor of its own, which the c
   CHECK(set[0].rows.size() == 2);
 }
 
-TEST_CASE("io/peft_embedding: compose keeps the kind; writers refuse what they have no names for") {
+TEST_CASE("io/peft_embedding: compose keeps the kind, and so does PEFT's format; others refuse what they have no names for") {
   const fixture f("embedding");
   const lora::composed_part parts[] = {{&f.file.adapter, 1.0f}, {&f.file.adapter, -0.5f}};
   const lora::adapter sum = lora::composed(parts);
@@ -543,9 +544,12 @@ TEST_CASE("io/peft_embedding: compose keeps the kind; writers refuse what they h
   for (const auto& m : sum.modules) CHECK((m.kind == lora::module_kind::embedding) == (m.name != "model.proj"));
   CHECK(lora::bind(sum, f.model).modules().size() == 3);
   const test::temporary_folder folder;
-  const auto refusal = [&](const lora::adapter& a) {
-    return test::refusal<lora::value_error>([&] { lora::io::save_peft(folder.path() + "/out", a); });
-  };
-  CHECK(test::contains(refusal(sum), "it is an embedding, which is not written in this format"));
-  CHECK_FALSE(std::filesystem::exists(folder.path() + "/out"));
+  lora::io::save_peft(folder.path() + "/out", sum);
+  const lora::io::peft_adapter back = load_peft(folder.path() + "/out");
+  REQUIRE(back.adapter.modules.size() == 3);
+  for (const auto& m : back.adapter.modules) CHECK((m.kind == lora::module_kind::embedding) == (m.name != "model.proj"));
+  const std::string kohya = folder.path() + "/out.safetensors";
+  CHECK(test::contains(test::refusal<lora::value_error>([&] { lora::io::save_kohya(kohya, sum); }),
+                       "it is an embedding, which is not written in this format"));
+  CHECK_FALSE(std::filesystem::exists(kohya));
 }

@@ -80,6 +80,7 @@ class peft_layout {
   void look_at(const adapted_module& m) {
     const low_rank& w = m.weights;
     if (m.name.empty()) refuse(m, text() << "it has no name");
+    if (m.name.ends_with(']')) refuse(m, text() << "it is one of the experts of a parameter, which are not written");
     const bool pair = has_pair(w);
     if (pair) look_at_pair(m);
     if (!pair && (w.bias.size() != 0 || w.magnitude.size() != 0))
