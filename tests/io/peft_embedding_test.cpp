@@ -8,6 +8,7 @@
 #include <lora/adapter/adapter_set.hpp>
 #include <lora/adapter/compose.hpp>
 #include <lora/io/contract.hpp>
+#include <lora/io/kohya_writer.hpp>
 #include <lora/io/npy.hpp>
 #include <lora/io/peft.hpp>
 #include <lora/io/peft_writer.hpp>
@@ -276,6 +277,42 @@ TEST_CASE("io/contract: a tied lm_head is one when the caller says so; the error
       "module 'lm_head' is already in the contract"));
 }
 
+TEST_CASE("adapter/adapter_set: a copy of a tied table is the head's weight too, resized or not; a trained one (modules_to_save) is not") {
+  const auto base = lora::io::safetensors::open(data + "tied_both/base.safetensors");
+  for (const index_t tokens : {19, 23}) {  // 23: the vocabulary has grown, which PEFT saves along
+    CAPTURE(tokens);
+    lora::ndarray<float, 2> copy(lora::extents{tokens, 12});
+    for (index_t i = 0; i < copy.size(); ++i) copy.data()[i] = static_cast<float>(i % 101) - 50.0f;
+    lora::adapter a;
+    a.source = "copy";
+    a.modules.push_back({"model.embed_tokens", {}, lora::module_kind::embedding});
+    lora::low_rank& weights = a.modules.front().weights;
+    weights.weight = lora::any_view(copy.view());
+    const lora::model_contract model = lora::io::contract_of(base, a, tied_head);
+    const std::size_t table = model.find("model.embed_tokens");
+    const std::size_t head = model.find("lm_head");
+    const lora::adapter_set set(model, {{lora::bind(a, model)}});
+    REQUIRE(set.weight(head).extent(0) == tokens);
+    REQUIRE(set.weight(table).extent(1) == tokens);
+    lora::ndarray<float, 2> x(lora::extents{1, 12});
+    lora::ndarray<float, 2> y(lora::extents{index_t{1}, tokens});
+    for (index_t k = 0; k < 12; ++k) x(0, k) = static_cast<float>(k - 5);  // small integers: every order of summation is exact
+    lora::workspace scratch;
+    set.weight(head).visit([&](const auto& w) { lora::forward(y, x, w, set[head], {}, scratch); });
+    for (index_t o = 0; o < tokens; ++o) {
+      float want = 0;
+      for (index_t k = 0; k < 12; ++k) want += copy(o, k) * x(0, k);
+      REQUIRE(y(0, o) == want);
+    }
+    weights.weight_is_own = true;
+    const lora::model_contract apart = lora::io::contract_of(base, a, tied_head);
+    CHECK(apart[apart.find("lm_head")].out == 19);
+    const lora::adapter_set trained(apart, {{lora::bind(a, apart)}});
+    CHECK(trained.weight(apart.find("lm_head")).data() == nullptr);
+    CHECK(trained.weight(apart.find("model.embed_tokens")).data() == copy.data());
+  }
+}
+
 TEST_CASE("io/peft_embedding: what PEFT saved of tied layers holds both, one the transpose of the other") {
   const fixture f("tied_ensured");
   const lora::low_rank& table = *f.low_rank_of("model.embed_tokens");
@@ -499,7 +536,7 @@ TEST_CASE("io/contract: rows of an lm_head with a tensor of its own, which the c
   CHECK(set[0].rows.size() == 2);
 }
 
-TEST_CASE("io/peft_embedding: compose keeps the kind; writers refuse what they have no names for") {
+TEST_CASE("io/peft_embedding: compose keeps the kind, and so does PEFT's format; others refuse what they have no names for") {
   const fixture f("embedding");
   const lora::composed_part parts[] = {{&f.file.adapter, 1.0f}, {&f.file.adapter, -0.5f}};
   const lora::adapter sum = lora::composed(parts);
@@ -507,9 +544,12 @@ TEST_CASE("io/peft_embedding: compose keeps the kind; writers refuse what they h
   for (const auto& m : sum.modules) CHECK((m.kind == lora::module_kind::embedding) == (m.name != "model.proj"));
   CHECK(lora::bind(sum, f.model).modules().size() == 3);
   const test::temporary_folder folder;
-  const auto refusal = [&](const lora::adapter& a) {
-    return test::refusal<lora::value_error>([&] { lora::io::save_peft(folder.path() + "/out", a); });
-  };
-  CHECK(test::contains(refusal(sum), "it is an embedding, which is not written in this format"));
-  CHECK_FALSE(std::filesystem::exists(folder.path() + "/out"));
+  lora::io::save_peft(folder.path() + "/out", sum);
+  const lora::io::peft_adapter back = load_peft(folder.path() + "/out");
+  REQUIRE(back.adapter.modules.size() == 3);
+  for (const auto& m : back.adapter.modules) CHECK((m.kind == lora::module_kind::embedding) == (m.name != "model.proj"));
+  const std::string kohya = folder.path() + "/out.safetensors";
+  CHECK(test::contains(test::refusal<lora::value_error>([&] { lora::io::save_kohya(kohya, sum); }),
+                       "it is an embedding, which is not written in this format"));
+  CHECK_FALSE(std::filesystem::exists(kohya));
 }

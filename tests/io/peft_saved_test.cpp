@@ -106,6 +106,8 @@ TEST_CASE("io/peft_saved: linear modules with replaced weights and biases comput
     const std::vector<lora::float_view<2>> base = lora::io::weights_of(f.base, f.model);
     const lora::adapter_set set(f.model, {{f.bound, 1.0f}}, base);
     const std::vector<lora::float_view<2>> weights = set.weights(base);
+    for (const lora::adapted_module& m : f.file.adapter.modules)  // only modules_to_save unties
+      CHECK(m.weights.weight_is_own == (m.weights.weight.size() != 0 && std::string_view(name).starts_with("saved")));
     for (const char* module : {"q", "v", "cls.dense", "cls.out", "head"}) {
       const auto* const x = f.answers.find(std::string("x.") + module);
       if (x == nullptr) continue;

@@ -239,6 +239,16 @@ TEST_CASE("io/contract: which way W lies is read off the shapes; the flag decide
       "'gpt2': fan_in_fan_out is false, but the weight of 'attn' lies the other way; how the square weight of 'proj' lies cannot "
       "be told, so the contract must be made by hand",
       lora::io_error);
+  // Of 'proj' a bias alone, which was trained: its length does not tell how a square weight lies either.
+  lora::adapter biased = wrong;
+  const lora::ndarray<float, 1> bias(lora::extents{6});
+  biased.modules.front().weights = {};
+  biased.modules.front().weights.trained_bias = lora::any_view(bias.view());
+  CHECK_THROWS_WITH_AS(
+      (void)lora::io::contract_of(plain.base, biased),
+      "'gpt2': fan_in_fan_out is false, but the weight of 'attn' lies the other way; how the square weight of 'proj' lies cannot "
+      "be told, so the contract must be made by hand",
+      lora::io_error);
   wrong.fan_in_fan_out = true;
   const lora::model_contract believed = lora::io::contract_of(plain.base, wrong);
   CHECK(believed[believed.find("proj")].layout == lora::weight_layout::in_out);

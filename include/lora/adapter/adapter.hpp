@@ -40,6 +40,7 @@ struct low_rank {
   any_view weight{};        ///< replaces the base's, shaped as that lies in its file: modules_to_save, a base resized or saved along
   any_view rows{};          ///< [n, width], of an embedding: replace the rows `row_indices` of its table (trainable_token_indices)
   std::vector<index_t> row_indices{};
+  bool weight_is_own = false;  ///< `weight` unties the module (modules_to_save); without it, modules tied to this one get it too
 
   /** Whether there is more than A, B and the scale. */
   [[nodiscard]] bool is_plain() const noexcept {

@@ -188,7 +188,10 @@ class adapter_set {
         add_output(model, *adapter, m, weight);
         add_weight(model, *adapter, m);
       }
-    for (const auto& [adapter, weight] : adapters_) add_tensors(*adapter);
+    for (const auto& [adapter, weight] : adapters_) {
+      add_tied_weights(model, *adapter);
+      add_tensors(*adapter);
+    }
     for (const output& o : outputs_)
       if (o.magnitude.data() != nullptr && terms_of(o.module).size() > 1)
         detail::raise<value_error>(detail::text() << "adapter_set: module " << detail::quote(model[o.module].name)
@@ -228,6 +231,26 @@ class adapter_set {
     if (weights_.empty()) weights_.resize(model.size());
     if (weights_[m.module].data() != nullptr) raise_replaced_twice(adapter, "the weight of module ", m.name);
     weights_[m.module] = m.weight;
+  }
+
+  /** A copy of the base goes into the parameter, which tied modules share (lm_head and embedding); a trained copy is a parameter of its own. */
+  void add_tied_weights(const model_contract& model, const bound_adapter& adapter) {
+    for (const bound_module& m : adapter.modules()) {
+      if (m.weight.data() == nullptr || m.weight_is_own) continue;
+      const module_contract& from = model[m.module];
+      const std::string tensor = weight_name(from);
+      for (std::size_t i = 0; i < model.size(); ++i) {
+        const module_contract& to = model[i];
+        if (weights_[i].data() != nullptr || to.first_row != from.first_row || to.matrix != from.matrix || weight_name(to) != tensor)
+          continue;
+        weights_[i] = m.weight.visit([&](const auto& w) { return float_view<2>(to.layout == from.layout ? w : w.transpose()); });
+        if (weights_[i].extent(0) != to.out || weights_[i].extent(1) != to.in)
+          detail::raise<value_error>(detail::text()
+                                     << "adapter_set: " << detail::quote(adapter.source()) << " replaces the weight of module "
+                                     << detail::quote(from.name) << " by " << detail::shape_of(m.weight) << ", but that of "
+                                     << detail::quote(to.name) << ", which is tied to it, has another shape");
+      }
+    }
   }
 
   void add_tensors(const bound_adapter& adapter) {

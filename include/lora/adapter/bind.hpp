@@ -36,7 +36,8 @@ struct bound_module {
   float_view<1> trained_bias{};  ///< in place of the base's, or none
   float_view<2> rows{};          ///< [n, width], in place of the rows `row_indices` of the tensor, or none
   std::vector<index_t> row_indices{};
-  float_view<2> weight{};  ///< [out, in], in place of the base's, or none
+  float_view<2> weight{};      ///< [out, in], in place of the base's, or none
+  bool weight_is_own = false;  ///< see low_rank
 };
 
 /** An adapter that was checked against a contract. Immutable, move-only; share it by std::shared_ptr, between sets and threads. */
@@ -292,6 +293,7 @@ inline bound_adapter bind(const adapter& source, const model_contract& model, co
     detail::check_embedding(source, given, m);
     detail::check_rows(source, given, m, finite, b_module);
     b_module.weight = detail::as_replacement(weights.weight, m, finite, source);
+    b_module.weight_is_own = weights.weight_is_own;
     const bool something = b_module.trained_bias.data() != nullptr || b_module.rows.data() != nullptr || b_module.weight.data() != nullptr;
     if (weights.a.data() == nullptr && weights.b.data() == nullptr && something) {
       if (weights.bias.size() != 0 || weights.magnitude.size() != 0)

@@ -85,7 +85,7 @@ namespace lora::inline v0::detail {
 
 /** Adds the linear modules that use another module's tensor. */
 template <class Table>
-void add_tied(model_contract& contract, const Table& file, const io::contract_options& options) {
+void add_tied(model_contract& contract, const Table& file, const adapter& source, const io::contract_options& options) {
   for (const io::tied_modules& t : options.tied) {
     const auto refuse = [&](const text& problem) {
       raise<io_error>(text() << quote(file.path()) << ": contract_options::tied says that " << quote(t.module) << " has the weight of "
@@ -96,6 +96,11 @@ void add_tied(model_contract& contract, const Table& file, const io::contract_op
     if (file.find(t.module + ".weight") != nullptr) refuse(text() << "there is a tensor " << quote(t.module + ".weight") << " of its own");
     module_contract m{t.module, w->shape()[0], w->shape()[1]};
     m.tensor = w->name();
+    for (const adapted_module& replaced : source.modules)  // by a resized one, which both have
+      if (replaced.name == t.to && replaced.weights.weight.rank() == 2 && !replaced.weights.weight_is_own) {
+        m.out = replaced.weights.weight.extent(0);
+        m.in = replaced.weights.weight.extent(1);
+      }
     contract.add(std::move(m));
   }
 }
@@ -142,10 +147,10 @@ template <tensor_table Table>
   for (std::size_t i = 0; i < given.size(); ++i) {
     const std::size_t at = plain.find(given[i].name);
     // Embeddings, too, say nothing of the flag.
-    if (at == model_contract::not_found || given[i].in == 0 || plain[at].kind != module_kind::linear) continue;
+    if (at == model_contract::not_found || given[i].kind == module_kind::embedding || plain[at].kind != module_kind::linear) continue;
     if (plain[at].out == plain[at].in)
       square = &plain[at].name;
-    else if ((plain[at].out == given[i].in && plain[at].in == given[i].out) != source.fan_in_fan_out)
+    else if (given[i].in != 0 && (plain[at].out == given[i].in && plain[at].in == given[i].out) != source.fan_in_fan_out)
       contradiction = &plain[at].name;
   }
   for (std::size_t i = 0; i < plain.size(); ++i) {  // weights that are not adapted: the length of their bias tells
@@ -183,7 +188,7 @@ template <tensor_table Table>
     const safetensors::tensor* const bias = file.find(given[i].name + ".bias");
     if (bias != nullptr && bias->rank() == 1) contract.add(given[i].name, bias->shape()[0], 0);
   }
-  detail::add_tied(contract, file, options);
+  detail::add_tied(contract, file, source, options);
   return contract;
 }
 

@@ -58,6 +58,7 @@ class peft_saved {
         require_floats(t);
         adapted_module& m = module_of(p.module);
         m.weights.weight = t.view();
+        m.weights.weight_is_own = p.announced;
         if (t.rank() == 4 && m.weights.a.size() == 0) {
           m.kind = module_kind::conv2d;
           m.kernel[0] = t.shape()[2];
