@@ -100,7 +100,10 @@ class adapter_set {
     return update;
   }
 
-  /** The weight [out, in] that an adapter brings for a module in place of the base's; an empty view when none does. @pre module < size() */
+  /**
+   * The weight [out, in] that an adapter brings for a module in place of the base's; an empty view when none does. A weight that comes with A and B
+   * is the base's tensor, and so that of modules tied to it. @pre module < size()
+   */
   template <int Checks = LORA_CHECKS>
   [[nodiscard]] float_view<2> weight(std::size_t module) const noexcept {
     if constexpr (Checks >= 1) {
@@ -188,6 +191,7 @@ class adapter_set {
         add_output(model, *adapter, m, weight);
         add_weight(model, *adapter, m);
       }
+    for (const auto& [adapter, weight] : adapters_) share_weights(model, *adapter);
     for (const auto& [adapter, weight] : adapters_) add_tensors(*adapter);
     for (const output& o : outputs_)
       if (o.magnitude.data() != nullptr && terms_of(o.module).size() > 1)
@@ -228,6 +232,31 @@ class adapter_set {
     if (weights_.empty()) weights_.resize(model.size());
     if (weights_[m.module].data() != nullptr) raise_replaced_twice(adapter, "the weight of module ", m.name);
     weights_[m.module] = m.weight;
+  }
+
+  /**
+   * A weight beside A and B is the base's own (PEFT's base_layer, saved along when a vocabulary was resized), which PEFT loads into the tensor that
+   * tied modules share. One without A and B is a copy for its module alone (modules_to_save).
+   */
+  void share_weights(const model_contract& model, const bound_adapter& adapter) {
+    for (const bound_module& m : adapter.modules()) {
+      const module_contract& from = model[m.module];
+      if (m.weight.data() == nullptr || m.term.a.extent(0) == 0 || from.first_row != 0) continue;
+      const std::string tensor = weight_name(from);
+      for (std::size_t i = 0; i < model.size(); ++i) {
+        const module_contract& to = model[i];
+        if (weights_[i].data() != nullptr || to.first_row != 0 || to.matrix != from.matrix || weight_name(to) != tensor) continue;
+        const bool turned = to.layout != from.layout;
+        const float_view<2> shared =
+            m.weight.visit([turned](const auto& v) { return turned ? float_view<2>(v.transpose()) : float_view<2>(v); });
+        if (shared.extent(0) != to.out || shared.extent(1) != to.in)
+          detail::raise<value_error>(detail::text()
+                                     << "adapter_set: modules " << detail::quote(m.name) << " and " << detail::quote(to.name)
+                                     << " share a tensor that " << detail::quote(adapter.source())
+                                     << " replaces, but not its shape; io::contract_of(file, adapter, options) gives both the new one");
+        weights_[i] = shared;
+      }
+    }
   }
 
   void add_tensors(const bound_adapter& adapter) {

@@ -58,6 +58,19 @@ class peft_layout {
     raise<value_error>(text() << "save_peft: module " << quote(m.name) << ": " << problem.c_str());
   }
 
+  /** The part of a name between dots that PEFT would take for its own mark, or empty. */
+  [[nodiscard]] static std::string_view peft_mark(std::string_view name) noexcept {
+    for (std::size_t begin = 0; begin <= name.size();) {
+      const std::size_t end = std::min(name.find('.', begin), name.size());
+      const std::string_view part = name.substr(begin, end - begin);
+      for (const std::string_view mark : {"base_layer", "token_adapter", "original_module", "modules_to_save"})
+        if (part == mark) return part;
+      if (part.starts_with("lora_")) return part;
+      begin = end + 1;
+    }
+    return {};
+  }
+
   static void require_floats(const adapted_module& m, const any_view& v, const char* which) {
     if (v.type() != dtype::f32 && v.type() != dtype::f16 && v.type() != dtype::bf16)
       refuse(m, text() << which << " has dtype " << name_of(v.type()) << ", not f32, f16 or bf16");
@@ -81,6 +94,9 @@ class peft_layout {
     const low_rank& w = m.weights;
     if (m.name.empty()) refuse(m, text() << "it has no name");
     const bool pair = has_pair(w);
+    if (pair && m.name.ends_with(']')) refuse(m, text() << "it is one of the experts of a parameter, which are not written");
+    if (const std::string_view mark = peft_mark(m.name); !mark.empty())
+      refuse(m, text() << "its name has " << quote(mark) << " in it, by which PEFT tells its own tensors");
     if (pair) look_at_pair(m);
     if (!pair && (w.bias.size() != 0 || w.magnitude.size() != 0))
       refuse(m, text() << "it has a bias of B or a magnitude, but neither A nor B");
@@ -162,6 +178,7 @@ class peft_layout {
       raise<value_error>(text() << "save_peft: tensor " << quote(t.name) << ": " << problem);
     };
     if (dot == std::string::npos || dot == 0) refuse_tensor("belongs to no module, and PEFT's modules_to_save names modules");
+    if (!peft_mark(t.name).empty()) refuse_tensor("has a part in its name by which PEFT tells its own tensors");
     if (t.name.ends_with(".weight") && (t.value.rank() == 2 || t.value.rank() == 4))
       refuse_tensor("is the weight of a module, which low_rank::weight replaces");
     tensors.push_back({"base_model.model." + t.name, t.value});
