@@ -282,6 +282,9 @@ TEST_CASE("io/peft_writer: what PEFT cannot say in one configuration is refused 
           m.made.tensors.push_back({"x.weight", m.array({2, 2})});
         }) == "save_peft: tensor 'x.weight': is the weight of a module, which low_rank::weight replaces");
   CHECK(with([](maker&, pair&, module& v) { v.weights = {}; }) == "save_peft: module 'v': it has nothing to save");
+  CHECK(with([](maker& m, pair&, module&) {
+          m.made.tensors.push_back({"norm.bias", m.array({2})});
+        }) == "save_peft: tensor 'norm.bias': is a bias whose weight is not replaced, which low_rank::trained_bias is for");
   // Names that load_peft, as PEFT, would take for something else: what is written must be read again.
   for (const char* mark : {"lora_A", "lora_diag", "base_layer", "token_adapter", "original_module", "modules_to_save"})
     for (const std::string& name :

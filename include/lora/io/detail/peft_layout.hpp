@@ -42,7 +42,7 @@ class peft_layout {
       raise<value_error>(text() << "save_peft: module " << quote(embedding_->name)
                                 << ": is an embedding, for which PEFT has no lora_bias, and another module has a bias of B");
     for (const adapted_module& m : source.modules) add(m);
-    for (const saved_tensor& t : source.tensors) add(t);
+    for (const saved_tensor& t : source.tensors) add(t, source);
     check_saved_names(source);
   }
 
@@ -172,7 +172,7 @@ class peft_layout {
     if (!pair && w.weight.size() != 0) modules_to_save.push_back(m.name);
   }
 
-  void add(const saved_tensor& t) {
+  void add(const saved_tensor& t, const adapter& source) {
     const std::size_t dot = t.name.rfind('.');
     const auto refuse_tensor = [&](const char* problem) {
       raise<value_error>(text() << "save_peft: tensor " << quote(t.name) << ": " << problem);
@@ -181,6 +181,11 @@ class peft_layout {
     if (!peft_mark(t.name).empty()) refuse_tensor("has a part in its name by which PEFT tells its own tensors");
     if (t.name.ends_with(".weight") && (t.value.rank() == 2 || t.value.rank() == 4))
       refuse_tensor("is the weight of a module, which low_rank::weight replaces");
+    if (t.name.ends_with(".bias") && t.value.rank() == 1) {
+      const std::string weight = t.name.substr(0, dot) + ".weight";
+      if (std::none_of(source.tensors.begin(), source.tensors.end(), [&](const saved_tensor& s) { return s.name == weight; }))
+        refuse_tensor("is a bias whose weight is not replaced, which low_rank::trained_bias is for");
+    }
     tensors.push_back({"base_model.model." + t.name, t.value});
     modules_to_save.push_back(std::string_view(t.name).substr(0, dot));
   }
