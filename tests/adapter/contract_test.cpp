@@ -39,6 +39,15 @@ TEST_CASE("adapter/contract: a name twice and negative extents are refused, and 
   CHECK_THROWS_WITH_AS(model.add("fc1", 1, 1), "module 'fc1' is already in the contract", lora::value_error);
   CHECK_THROWS_WITH_AS(model.add("fc2", -1, 1), "module 'fc2': extents must not be negative", lora::shape_error);
   CHECK_THROWS_AS(model.add("fc2", 1, -1), lora::shape_error);
+  lora::module_contract part{"fc2", 4, 1};
+  part.tensor = "fc.weight";
+  part.first_row = -1;
+  CHECK_THROWS_WITH_AS(model.add(part), "module 'fc2': 4 rows from row -1 of matrix 0 on are no part of a tensor", lora::shape_error);
+  part.first_row = PTRDIFF_MAX - 3;  // its end would not fit
+  CHECK_THROWS_AS(model.add(part), lora::shape_error);
+  part.first_row = 0;
+  part.matrix = -1;
+  CHECK_THROWS_AS(model.add(part), lora::shape_error);
   CHECK(model.size() == 1);
   CHECK(model.find("fc2") == lora::model_contract::not_found);
   CHECK(model[0].out == 256);

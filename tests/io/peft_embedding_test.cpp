@@ -552,4 +552,5 @@ TEST_CASE("io/peft_embedding: compose keeps the kind, and so does PEFT's format;
   CHECK(test::contains(test::refusal<lora::value_error>([&] { lora::io::save_kohya(kohya, sum); }),
                        "it is an embedding, which is not written in this format"));
   CHECK_FALSE(std::filesystem::exists(kohya));
+  CHECK(lora::bind(back.adapter, f.model).modules().size() == 3);
 }

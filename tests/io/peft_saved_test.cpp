@@ -272,6 +272,86 @@ TEST_CASE("io/peft_saved: entries of modules_to_save match ends of names, as tex
   CHECK(t5.report.saved_along.empty());
 }
 
+TEST_CASE("io/peft_saved: a bias that is saved without its weight replaces the module's bias") {
+  const test::temporary_folder folder;
+  const auto file = load(folder, R"("modules_to_save":["head"])",
+                         with_pair().add(prefix + "head.bias", "F32", {7}, test::bytes_from<float>({0, 1, 2, 3, 4, 5, 6})));
+  CHECK(file.adapter.tensors.empty());
+  folder.write("base.safetensors",
+               test::safetensors_builder().zeros("q.weight", {5, 3}).zeros("head.weight", {7, 3}).zeros("head.bias", {7}).bytes());
+  const safetensors base = safetensors::open(folder.path() + "/base.safetensors");
+  const lora::model_contract model = lora::io::contract_of(base, file.adapter);
+  const lora::adapter_set set(model, {lora::bind(file.adapter, model)});
+  const lora::low_rank_update update = set[model.find("head")];
+  CHECK(update.replaces_bias);
+  REQUIRE(update.bias.size() == 7);
+  CHECK(update.bias[6] == 6.0f);
+}
+
+TEST_CASE(
+    "adapter/adapter_set: the base's table that comes with A and B is that of a tied lm_head too, a module of modules_to_save its own") {
+  // PEFT 0.21.2 over transformers' tied Llama with 9 tokens after resize_token_embeddings: with embed_tokens in target_modules the file has
+  // embed_tokens.base_layer.weight alone, and from_pretrained gives the same logits; without it, both tables.
+  const test::temporary_folder folder;
+  folder.write("base.safetensors", test::safetensors_builder().zeros("q.weight", {5, 3}).zeros("emb.weight", {7, 3}).bytes());
+  const safetensors base = safetensors::open(folder.path() + "/base.safetensors");
+  const lora::io::contract_options tied{.tied = {{"lm_head", "emb"}}};
+  std::vector<float> rows(27);
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i);
+  const std::string table = test::bytes_from<float>(rows);
+  const auto set_of = [&](const lora::model_contract& model, const lora::adapter& a) {
+    return lora::adapter_set(model, {lora::bind(a, model)}, lora::io::weights_of(base, model));
+  };
+  {
+    const auto file = load(folder, R"("bias":"none")",
+                           test::safetensors_builder()
+                               .zeros(prefix + "emb.lora_embedding_A", {2, 9})
+                               .zeros(prefix + "emb.lora_embedding_B", {3, 2})
+                               .add(prefix + "emb.base_layer.weight", "F32", {9, 3}, table));
+    const lora::model_contract model = lora::io::contract_of(base, file.adapter, tied);
+    const std::size_t emb = model.find("emb");
+    const std::size_t head = model.find("lm_head");
+    const lora::adapter_set set = set_of(model, file.adapter);
+    const auto e = set.weight(emb).as<float>();
+    const auto h = set.weight(head).as<float>();
+    CHECK(e.shape() == lora::extents{3, 9});
+    REQUIRE(h.shape() == lora::extents{9, 3});
+    CHECK(h.data() == e.data());
+    CHECK(h(8, 1) == 25.0f);
+    CHECK(e(1, 8) == 25.0f);
+    CHECK(set[head].terms.empty());
+    // A contract that has the base's rows still: said, not computed with.
+    lora::model_contract old;
+    old.add(model[emb]);
+    lora::module_contract short_head = model[head];
+    short_head.out = 7;
+    old.add(short_head);
+    CHECK(test::contains(test::refusal<lora::value_error>([&] { (void)set_of(old, file.adapter); }),
+                         "modules 'emb' and 'lm_head' share a tensor that"));
+  }
+  {
+    const auto file = load(folder, R"("modules_to_save":null)",
+                           with_pair().add(prefix + "emb.weight", "F32", {9, 3}, table).zeros(prefix + "lm_head.weight", {9, 3}));
+    const lora::model_contract model = lora::io::contract_of(base, file.adapter, tied);
+    const lora::adapter_set set = set_of(model, file.adapter);
+    CHECK(set.weight(model.find("lm_head")).shape() == lora::extents{9, 3});
+    CHECK(set.weight(model.find("lm_head")).data() != set.weight(model.find("emb")).data());
+  }
+  {
+    const auto file = load(folder, R"("modules_to_save":["emb"])", with_pair().zeros(prefix + "emb.weight", {7, 3}));
+    const lora::model_contract model = lora::io::contract_of(base, file.adapter, tied);
+    const lora::adapter_set set = set_of(model, file.adapter);
+    CHECK(set.weight(model.find("emb")).data() != nullptr);
+    CHECK(set.weight(model.find("lm_head")).data() == nullptr);
+  }
+  {  // a vocabulary is resized by rows; another width is a mistake
+    const auto file = load(folder, R"("modules_to_save":["emb"])", with_pair().zeros(prefix + "emb.weight", {3, 7}));
+    const lora::model_contract model = lora::io::contract_of(base, file.adapter);
+    CHECK(test::contains(test::refusal<lora::bind_error>([&] { (void)lora::bind(file.adapter, model); }),
+                         "the replaced weight [3, 7] is not that of the module, whose matrix is [7, 3]"));
+  }
+}
+
 TEST_CASE("io/peft_saved: what cannot be replaced is refused by name") {
   const std::string file = "'adapter_model.safetensors': tensor '" + prefix;
   const std::string head = R"("modules_to_save":["head"])";
@@ -280,6 +360,8 @@ TEST_CASE("io/peft_saved: what cannot be replaced is refused by name") {
         file + "head.weight': dtype f64 is not one of f32, f16 and bf16");
   CHECK(refused(head, with_pair().zeros(prefix + "head.weight", {7, 3}).zeros(prefix + "head.bias", {7, 1})) ==
         file + "head.bias': shape [7, 1] is not that of a bias");
+  CHECK(refused(head, with_pair().zeros(prefix + "head.weight", {7, 0}).zeros(prefix + "head.bias", {7})) ==
+        file + "head.weight': shape [7, 0] has no elements");
   CHECK(refused(none, with_pair().zeros(prefix + "head.bias", {7})) ==
         file + "head.bias': is a trained bias, but bias of adapter_config.json is \"none\"");
   CHECK(refused(none, with_pair().zeros(prefix + "norm.weight", {7})) ==
@@ -342,6 +424,8 @@ TEST_CASE("adapter/bind: a replaced weight has the shape of the module's, lies i
   CHECK(why(tensors) == "adapter 'n', tensor 'norm.weight': is replaced twice");
   tensors.tensors[1].name = "m.weight";
   CHECK(why(tensors) == "adapter 'n', tensor 'm.weight': it is the weight of a module, which low_rank::weight replaces");
+  tensors.tensors[1].name = "m.bias";
+  CHECK(why(tensors) == "adapter 'n', tensor 'm.bias': it is the bias of a module, which low_rank::trained_bias replaces");
   tensors.tensors.pop_back();
 
   const auto shared = [&](const lora::adapter& a) { return std::make_shared<const lora::bound_adapter>(lora::bind(a, model)); };

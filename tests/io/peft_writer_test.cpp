@@ -282,6 +282,27 @@ TEST_CASE("io/peft_writer: what PEFT cannot say in one configuration is refused 
           m.made.tensors.push_back({"x.weight", m.array({2, 2})});
         }) == "save_peft: tensor 'x.weight': is the weight of a module, which low_rank::weight replaces");
   CHECK(with([](maker&, pair&, module& v) { v.weights = {}; }) == "save_peft: module 'v': it has nothing to save");
+  CHECK(with([](maker& m, pair&, module&) {
+          m.made.tensors.push_back({"norm.bias", m.array({2})});
+        }) == "save_peft: tensor 'norm.bias': is a bias whose weight is not replaced, which low_rank::trained_bias is for");
+  // Names that load_peft, as PEFT, would take for something else: what is written must be read again.
+  for (const char* mark : {"lora_A", "lora_diag", "base_layer", "token_adapter", "original_module", "modules_to_save"})
+    for (const std::string& name :
+         {std::string(mark), std::string("x.") + mark, std::string(mark) + ".v", std::string("x.") + mark + ".v"}) {
+      CAPTURE(name);
+      CHECK(with([&](maker&, pair&, module& v) { v.name = name; }) ==
+            "save_peft: module '" + name + "': its name has '" + mark + "' in it, by which PEFT tells its own tensors");
+      CHECK(with([&](maker& m, pair&, module&) {
+              m.made.tensors.push_back({name + ".scale", m.array({2})});
+            }).ends_with("has a part in its name by which PEFT tells its own tensors"));
+    }
+  for (const char* name : {"base_layers", "x.lora", "my_lora_A.v", "modules_to_save_v"}) {
+    const test::temporary_folder folder;
+    maker m;
+    m.pair(name);
+    lora::io::save_peft(folder.path() + "/a", m.made);
+    CHECK(lora::io::load_peft(folder.path() + "/a").adapter.modules.front().name == name);
+  }
   maker only;
   only.made.tensors.push_back({"norm.weight", only.array({2})});
   CHECK(refused(only.made) ==

@@ -262,6 +262,28 @@ TEST_CASE("linalg/conv2d: empty extents") {
   run({2, 3, 4, 4}, {0, 3, 3, 3}, {2, 0, 2, 2});
 }
 
+TEST_CASE("linalg/conv2d: a stride or dilation of any size, where there is one position or one element of the kernel") {
+  // Products with the strides of x would overflow: seen by the sanitizer, and the numbers are those of stride 1.
+  constexpr index_t huge = PTRDIFF_MAX;
+  const auto last = lora::full(extents{1, 4, 4, 2}, 1.0f);  // channels last
+  const lora::ndview<const float, 4> x(last.data(), extents{1, 2, 4, 4}, lora::strides{32, 1, 8, 2});
+  const auto point = lora::full(extents{3, 2, 1, 1}, 1.0f);
+  const auto pair = lora::full(extents{3, 2, 2, 2}, 1.0f);
+  lora::conv2d_workspace scratch;
+  const auto first = [&](const auto& w, extents<4> ys, const lora::conv2d_geometry& g) {
+    auto y = lora::full(ys, -1.0f);
+    lora::conv2d(y, x, w, {}, {}, scratch, g);
+    return y(0, 2, ys[2] - 1, ys[3] - 1);
+  };
+  CHECK(first(point, {1, 3, 1, 1}, {.stride = {huge, huge}}) == 2.0f);
+  CHECK(first(point, {1, 3, 1, 4}, {.stride = {huge, 1}}) == 2.0f);
+  CHECK(first(point, {1, 3, 4, 4}, {.dilation = {huge, huge}}) == 2.0f);
+  CHECK(first(point, {1, 3, 6, 6}, {.padding = {1, 1}, .dilation = {huge, huge}}) == 0.0f);
+  CHECK(first(pair, {1, 3, 1, 1}, {.stride = {huge, huge}}) == 8.0f);
+  // Two columns of the kernel, so far apart that one lies in the image at most.
+  CHECK(first(pair, {1, 3, 1, 2}, {.stride = {huge, 1}, .padding = {0, huge / 4}, .dilation = {1, huge / 4 * 2 + 2}}) == 0.0f);
+}
+
 TEST_CASE("linalg/conv2d: what is refused names the numbers") {
   const auto x = lora::zeros<float>(2, 6, 5, 4);
   const auto w = lora::zeros<float>(4, 6, 3, 3);

@@ -100,7 +100,10 @@ class adapter_set {
     return update;
   }
 
-  /** The weight [out, in] that an adapter brings for a module in place of the base's; an empty view when none does. @pre module < size() */
+  /**
+   * The weight [out, in] that an adapter brings for a module in place of the base's; an empty view when none does. A weight that comes with A and B
+   * is the base's tensor, and so that of modules tied to it. @pre module < size()
+   */
   template <int Checks = LORA_CHECKS>
   [[nodiscard]] float_view<2> weight(std::size_t module) const noexcept {
     if constexpr (Checks >= 1) {

@@ -225,7 +225,7 @@ inline float_view<2> as_replacement(const any_view& v, const module_contract& m,
   return weight;
 }
 
-/** Names that occur once, are not those of modules' weights (which bind by module), and elements inside the region. */
+/** Names that occur once, are not those of modules' weights and biases (which bind by module), and elements inside the region. */
 inline void check_saved_tensors(const adapter& source, const model_contract& model) {
   std::vector<std::string_view> names;
   for (const saved_tensor& t : source.tensors) {
@@ -236,10 +236,12 @@ inline void check_saved_tensors(const adapter& source, const model_contract& mod
     if (name.empty()) refuse("it has no name");
     if (!t.value.is_aligned()) refuse("it is not aligned for its elements");
     check_region(t.value, "the replaced tensor", source, t.name);
-    constexpr std::string_view suffix = ".weight";
-    if (const std::size_t at = name.ends_with(suffix) ? model.find(name.substr(0, name.size() - suffix.size())) : model_contract::not_found;
-        at != model_contract::not_found && model[at].in != 0)
-      refuse("it is the weight of a module, which low_rank::weight replaces");
+    for (const std::string_view suffix : {".weight", ".bias"}) {
+      const std::size_t at = name.ends_with(suffix) ? model.find(name.substr(0, name.size() - suffix.size())) : model_contract::not_found;
+      if (at != model_contract::not_found && model[at].in != 0)
+        refuse(suffix == ".weight" ? "it is the weight of a module, which low_rank::weight replaces"
+                                   : "it is the bias of a module, which low_rank::trained_bias replaces");
+    }
     names.push_back(name);
   }
   std::sort(names.begin(), names.end());

@@ -13,6 +13,7 @@
 #include <lora/nd/shape.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,10 +57,16 @@ class model_contract {
   std::size_t add(std::string name, index_t out, index_t in, weight_layout layout = weight_layout::out_in) {
     return add(module_contract{std::move(name), out, in, layout});
   }
-  /** The same with all that can be said of a module: what kind it is, and which tensor holds it. */
+  /**
+   * The same with all that can be said of a module: what kind it is, and which tensor holds it. @throws shape_error also when first_row or
+   * matrix is negative, or first_row + out does not fit an index.
+   */
   std::size_t add(module_contract m) {
     if (m.out < 0 || m.in < 0)
       detail::raise<shape_error>(detail::text() << "module " << detail::quote(m.name) << ": extents must not be negative");
+    if (m.first_row < 0 || m.matrix < 0 || m.first_row > PTRDIFF_MAX - m.out)
+      detail::raise<shape_error>(detail::text() << "module " << detail::quote(m.name) << ": " << m.out << " rows from row " << m.first_row
+                                                << " of matrix " << m.matrix << " on are no part of a tensor");
     const std::size_t at = lower_bound(m.name);
     if (at < by_name_.size() && modules_[by_name_[at]].name == m.name)
       detail::raise<value_error>(detail::text() << "module " << detail::quote(m.name) << " is already in the contract");

@@ -22,13 +22,16 @@
 
 namespace lora::inline v0::detail {
 
-/** The contract with the shapes of the weights that `source` replaces: a vocabulary that was resized is that of the adapter. */
+/**
+ * The contract with the shapes of the weights that `source` replaces: a vocabulary that was resized is that of the adapter. Only the first axis
+ * of a file's tensor can be one; a weight of another width is left to bind(), which refuses it.
+ */
 [[nodiscard]] inline model_contract with_replaced_shapes(model_contract base, const adapter& source) {
   std::vector<const any_view*> replaced(base.size());
   bool any = false;
   for (const adapted_module& m : source.modules) {
     const std::size_t at = m.weights.weight.rank() == 2 ? base.find(m.name) : model_contract::not_found;
-    if (at == model_contract::not_found) continue;
+    if (at == model_contract::not_found || m.weights.weight.extent(1) != base[at].in) continue;
     replaced[at] = &m.weights.weight;
     any = true;
   }
@@ -36,7 +39,7 @@ namespace lora::inline v0::detail {
   model_contract out;
   for (std::size_t i = 0; i < base.size(); ++i) {
     module_contract m = base[i];
-    if (replaced[i] != nullptr) m.out = replaced[i]->extent(0), m.in = replaced[i]->extent(1);
+    if (replaced[i] != nullptr) m.out = replaced[i]->extent(0);
     out.add(std::move(m));
   }
   return out;
@@ -83,6 +86,18 @@ struct contract_options {
 
 namespace lora::inline v0::detail {
 
+/** Rows of a tied module's weight: those of the file's, or of what the adapter has in its place, see adapter_set. */
+[[nodiscard]] inline index_t rows_of_tied(const io::tied_modules& t, const io::safetensors::tensor& w, const adapter& source) {
+  index_t rows = w.shape()[0];
+  for (const adapted_module& m : source.modules) {
+    const any_view& own = m.weights.weight;
+    if (own.rank() != 2 || own.extent(1) != w.shape()[1]) continue;
+    if (m.name == t.module) return own.extent(0);
+    if (m.name == t.to && !m.weights.weight_is_own) rows = own.extent(0);
+  }
+  return rows;
+}
+
 /** Adds the linear modules that use another module's tensor. */
 template <class Table>
 void add_tied(model_contract& contract, const Table& file, const adapter& source, const io::contract_options& options) {
@@ -94,13 +109,8 @@ void add_tied(model_contract& contract, const Table& file, const adapter& source
     const io::safetensors::tensor* const w = file.find(t.to + ".weight");
     if (w == nullptr || w->rank() != 2) refuse(text() << "there is no tensor " << quote(t.to + ".weight") << " of two axes");
     if (file.find(t.module + ".weight") != nullptr) refuse(text() << "there is a tensor " << quote(t.module + ".weight") << " of its own");
-    module_contract m{t.module, w->shape()[0], w->shape()[1]};
+    module_contract m{t.module, rows_of_tied(t, *w, source), w->shape()[1]};
     m.tensor = w->name();
-    for (const adapted_module& replaced : source.modules)  // by a resized one, which both have
-      if (replaced.name == t.to && replaced.weights.weight.rank() == 2 && !replaced.weights.weight_is_own) {
-        m.out = replaced.weights.weight.extent(0);
-        m.in = replaced.weights.weight.extent(1);
-      }
     contract.add(std::move(m));
   }
 }

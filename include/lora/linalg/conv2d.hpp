@@ -146,9 +146,11 @@ void conv2d(Y&& y, const X& x, const W& w, const low_rank_update& update, float_
 
   const index_t* const p = geometry.padding;
   if (e.kernel[0] == 1 && e.kernel[1] == 1 && p[0] == 0 && p[1] == 0) {
-    const ndview<const T, 4> seen(
-        from.data(), extents<4>{e.n, e.channels, e.output[0], e.output[1]},
-        strides<4>{from.stride(0), from.stride(1), from.stride(2) * geometry.stride[0], from.stride(3) * geometry.stride[1]});
+    // Between two positions at least, the step lies in the image: it cannot overflow.
+    const index_t down = e.output[0] > 1 ? from.stride(2) * geometry.stride[0] : 0;
+    const index_t along = e.output[1] > 1 ? from.stride(3) * geometry.stride[1] : 0;
+    const ndview<const T, 4> seen(from.data(), extents<4>{e.n, e.channels, e.output[0], e.output[1]},
+                                  strides<4>{from.stride(0), from.stride(1), down, along});
     const detail::token_runs<const T> in(detail::channels_last(seen));
     joined = in.joined < joined ? in.joined : joined;
     if (joined > 1 || e.output[1] >= detail::conv2d_block) {  // short rows are better copied together

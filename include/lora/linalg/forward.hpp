@@ -140,8 +140,9 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
   auto* packed_floats = reinterpret_cast<float*>(memory + p.floats_at);
   auto* h = reinterpret_cast<float*>(memory + p.h_at);
   auto* operands = reinterpret_cast<operand*>(memory + p.operands_at);
-  // Rows that follow each other with hardly a gap (pack() leaves less than two lines), in a matrix that no cache holds.
-  const bool streams = w.size() >= fetch_from_bytes / w_size && w.stride(1) == 1 && w.stride(0) >= in && w.stride(0) <= in + 128 / w_size;
+  // Rows that follow each other with hardly a gap (pack() leaves less than two lines), in a matrix that is worth fetching.
+  const bool streams = fetches(w.size(), w.type(), x.extent(0), simd::active_fetch()) && w.stride(1) == 1 && w.stride(0) >= in &&
+                       w.stride(0) <= in + 128 / w_size;
   const simd::fetch fetch = streams ? simd::active_fetch() : simd::fetch::hardware;
 
   for (count i = 0; i < turns_of(x.extent(0)); ++i) {

@@ -100,8 +100,18 @@ inline constexpr count tokens_a_turn = 64;
   return turns == 1 ? tokens : ((tokens - 1) / 16 + turns) / turns * 16;
 }
 
-// Below this many bytes W comes from a cache, where prefetching it again costs a quarter (1024 x 1024: 71 us with, 54 without).
+// Below this many bytes W may come from a cache, where a walk, and one token of a float W, lose by fetching it again (1024 x 1024: 71 us with,
+// 54 without).
 inline constexpr count fetch_from_bytes = 8 << 20;
+// All others fetch smaller W, too: from memory 256 to 1024 square take 0.55 to 0.85 of the time at 1 (bf16), 4 and 16 tokens, from a cache as much as
+// before within 3 %. Smaller ones still lose: 128 x 128 in a cache took 1.07 of the time at 4 tokens.
+inline constexpr count fetch_small_from_bytes = 256 << 10;
+
+/** Whether a W of so many elements is fetched ahead of its use. */
+[[nodiscard]] constexpr bool fetches(count elements, dtype type, count tokens, simd::fetch how) noexcept {
+  const bool small_too = how == simd::fetch::ahead && (tokens > 1 || type != dtype::f32);
+  return elements >= (small_too ? fetch_small_from_bytes : fetch_from_bytes) / detail::bytes_of(type);
+}
 // Below either, a second thread costs more than it brings.
 inline constexpr count parallel_from_bytes = 1 << 19;
 inline constexpr double parallel_from_flops = 2e6;

@@ -91,7 +91,6 @@ struct kernel_range {
 template <class T>
 void write_patches(const ndview<const T, 4>& x, const conv2d_extents& e, const conv2d_geometry& g, index_t begin, index_t rows,
                    T* to) noexcept {
-  const index_t step = g.dilation[1] * x.stride(3);
   for (index_t token = begin; token < begin + rows; ++token) {
     const index_t column = token % e.output[1];
     const index_t row = token / e.output[1] % e.output[0];
@@ -100,6 +99,8 @@ void write_patches(const ndview<const T, 4>& x, const conv2d_extents& e, const c
     const index_t left = column * g.stride[1] - g.padding[1];
     const kernel_range down(top, e.kernel[0], g.dilation[0], e.size[0]);
     const kernel_range along(left, e.kernel[1], g.dilation[1], e.size[1]);
+    // Between two elements of the image; for one alone the product might overflow.
+    const index_t step = along.last - along.first > 1 ? g.dilation[1] * x.stride(3) : 0;
     for (index_t c = 0; c < e.channels; ++c)
       for (index_t i = 0; i < e.kernel[0]; ++i) {
         if (i < down.first || i >= down.last || along.first == along.last) {
@@ -109,7 +110,7 @@ void write_patches(const ndview<const T, 4>& x, const conv2d_extents& e, const c
         for (index_t j = 0; j < along.first; ++j) *to++ = T{};
         const T* from = x.data() + image * x.stride(0) + c * x.stride(1) + (top + i * g.dilation[0]) * x.stride(2) +
                         (left + along.first * g.dilation[1]) * x.stride(3);
-        for (index_t j = along.first; j < along.last; ++j, from += step) *to++ = *from;
+        for (index_t j = 0; j < along.last - along.first; ++j) *to++ = from[j * step];
         for (index_t j = along.last; j < e.kernel[1]; ++j) *to++ = T{};
       }
   }

@@ -49,7 +49,7 @@ namespace lora::inline v0::detail {
   }
   if (v.rank() != 2) return {};
   if (m.layout == weight_layout::in_out) v = v.transpose();
-  if (m.first_row == 0 && (m.tensor.empty() || v.extent(0) == m.out)) return v;
+  if (m.first_row == 0 && (m.tensor.empty() || v.extent(0) <= m.out)) return v;  // fewer rows: tied, and the adapter brings a longer table
   if (m.first_row < 0 || m.first_row > v.extent(0) || m.out > v.extent(0) - m.first_row)
     raise<shape_error>(text() << "weights_of: module " << quote(m.name) << " has rows " << m.first_row << " to " << m.first_row + m.out
                               << " of the tensor " << quote(name) << ", which has shape " << shape_text{tensor.shape(), tensor.rank()});

@@ -42,7 +42,7 @@ class peft_layout {
       raise<value_error>(text() << "save_peft: module " << quote(embedding_->name)
                                 << ": is an embedding, for which PEFT has no lora_bias, and another module has a bias of B");
     for (const adapted_module& m : source.modules) add(m);
-    for (const saved_tensor& t : source.tensors) add(t);
+    for (const saved_tensor& t : source.tensors) add(t, source);
     check_saved_names(source);
   }
 
@@ -56,6 +56,19 @@ class peft_layout {
  private:
   [[noreturn, gnu::cold, gnu::noinline]] static void refuse(const adapted_module& m, const text& problem) {
     raise<value_error>(text() << "save_peft: module " << quote(m.name) << ": " << problem.c_str());
+  }
+
+  /** The part of a name between dots that PEFT would take for its own mark, or empty. */
+  [[nodiscard]] static std::string_view peft_mark(std::string_view name) noexcept {
+    for (std::size_t begin = 0; begin <= name.size();) {
+      const std::size_t end = std::min(name.find('.', begin), name.size());
+      const std::string_view part = name.substr(begin, end - begin);
+      for (const std::string_view mark : {"base_layer", "token_adapter", "original_module", "modules_to_save"})
+        if (part == mark) return part;
+      if (part.starts_with("lora_")) return part;
+      begin = end + 1;
+    }
+    return {};
   }
 
   static void require_floats(const adapted_module& m, const any_view& v, const char* which) {
@@ -82,6 +95,9 @@ class peft_layout {
     if (m.name.empty()) refuse(m, text() << "it has no name");
     if (m.name.ends_with(']')) refuse(m, text() << "it is one of the experts of a parameter, which are not written");
     const bool pair = has_pair(w);
+    if (pair && m.name.ends_with(']')) refuse(m, text() << "it is one of the experts of a parameter, which are not written");
+    if (const std::string_view mark = peft_mark(m.name); !mark.empty())
+      refuse(m, text() << "its name has " << quote(mark) << " in it, by which PEFT tells its own tensors");
     if (pair) look_at_pair(m);
     if (!pair && (w.bias.size() != 0 || w.magnitude.size() != 0))
       refuse(m, text() << "it has a bias of B or a magnitude, but neither A nor B");
@@ -157,14 +173,20 @@ class peft_layout {
     if (!pair && w.weight.size() != 0) modules_to_save.push_back(m.name);
   }
 
-  void add(const saved_tensor& t) {
+  void add(const saved_tensor& t, const adapter& source) {
     const std::size_t dot = t.name.rfind('.');
     const auto refuse_tensor = [&](const char* problem) {
       raise<value_error>(text() << "save_peft: tensor " << quote(t.name) << ": " << problem);
     };
     if (dot == std::string::npos || dot == 0) refuse_tensor("belongs to no module, and PEFT's modules_to_save names modules");
+    if (!peft_mark(t.name).empty()) refuse_tensor("has a part in its name by which PEFT tells its own tensors");
     if (t.name.ends_with(".weight") && (t.value.rank() == 2 || t.value.rank() == 4))
       refuse_tensor("is the weight of a module, which low_rank::weight replaces");
+    if (t.name.ends_with(".bias") && t.value.rank() == 1) {
+      const std::string weight = t.name.substr(0, dot) + ".weight";
+      if (std::none_of(source.tensors.begin(), source.tensors.end(), [&](const saved_tensor& s) { return s.name == weight; }))
+        refuse_tensor("is a bias whose weight is not replaced, which low_rank::trained_bias is for");
+    }
     tensors.push_back({"base_model.model." + t.name, t.value});
     modules_to_save.push_back(std::string_view(t.name).substr(0, dot));
   }

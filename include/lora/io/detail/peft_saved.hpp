@@ -56,6 +56,8 @@ class peft_saved {
       if (!p.announced) along_.emplace_back(t.name());
       if (p.what == kind::weight) {
         require_floats(t);
+        if (t.view().size() == 0)
+          raise<io_error>(about_tensor(file_.path(), t.name()) << "shape " << shape_text{t.shape(), t.rank()} << " has no elements");
         adapted_module& m = module_of(p.module);
         m.weights.weight = t.view();
         m.weights.weight_is_own = p.announced;
@@ -146,7 +148,9 @@ class peft_saved {
       return config_.trains_bias && announced(path.substr(0, inside)) ? part{kind::copy, true, module, path} : part{};
     if (announced(module)) {
       if (weight && is_matrix(&t)) return {kind::weight, true, module, path};
-      if (bias && is_matrix(find(module, ".weight"))) return {kind::bias, true, module, path};
+      // Alone in the file it may be that of a matrix: bind() and the base tell.
+      const io::safetensors::tensor* const own = find(module, ".weight");
+      if (bias && (own == nullptr ? t.rank() == 1 : is_matrix(own))) return {kind::bias, true, module, path};
       return {kind::other, true, module, path};
     }
     if (weight && t.rank() == 2) {
