@@ -327,7 +327,7 @@ TEST_CASE(
     short_head.out = 7;
     old.add(short_head);
     CHECK(test::contains(test::refusal<lora::value_error>([&] { (void)set_of(old, file.adapter); }),
-                         "modules 'emb' and 'lm_head' share a tensor that"));
+                         "which is tied to it, has another shape"));
   }
   {
     const auto file = load(folder, R"("modules_to_save":null)",

@@ -37,15 +37,15 @@ except ImportError as missing:
 
 # What the program `lora` has on top of plain adapters: jobs with the others do not go through it.
 PROGRAM = {
-    "dora": False,
-    "lora_bias": False,
-    "bias": False,
-    "conv1d": False,
-    "embedding": False,
-    "conv2d": False,
+    "dora": True,
+    "lora_bias": True,
+    "bias": True,
+    "conv1d": True,
+    "embedding": True,
+    "conv2d": True,
     "experts": False,
-    "modules_to_save": False,
-    "trainable_tokens": False,
+    "modules_to_save": True,
+    "trainable_tokens": True,
     "base_copy": False,
     "tied": False,
 }
@@ -593,9 +593,11 @@ def through_program(program, job, result, folder, seen):
 
     name = next(n for n, o in result.expected.items() if o.terms)
     np.save(folder / "x.npy", inputs[name].numpy())
-    run("apply", "--base", folder / "base.safetensors", *adapters, "--module", name, "--input", folder / "x.npy", "--output", folder / "y.npy")
+    geometry = job.geometry.get(name, {})
+    shape = [w for key in ("stride", "padding") if key in geometry for w in (f"--{key}", ",".join(map(str, np.broadcast_to(geometry[key], 2))))]
+    run("apply", "--base", folder / "base.safetensors", *adapters, "--module", name, "--input", folder / "x.npy", "--output", folder / "y.npy", *shape)
     y, bound, _ = result.expected[name].forward(job.matrix_input(name, inputs[name]))
-    hold(seen, "program: apply", name, np.load(folder / "y.npy").astype(float), y, bound, tight=bound / 10)
+    hold(seen, "program: apply", name, f64(job.matrix_output(name, torch.from_numpy(np.load(folder / "y.npy")))), y, bound, tight=bound / 10)
     run("merge", "--base", folder / "base.safetensors", *adapters, "--output", folder / "merged.safetensors")
     merged = load_file(folder / "merged.safetensors")
     if merged.keys() != result.state.keys():
