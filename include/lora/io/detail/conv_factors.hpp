@@ -104,6 +104,15 @@ struct factor_pair {
   return any_view(b.data(), b.type(), shape, 4, strides);
 }
 
+/** DoRA's magnitude likewise: [1, out, 1, 1]. */
+[[nodiscard]] inline any_view file_magnitude(const adapted_module& m) {
+  const any_view& v = m.weights.magnitude;
+  if (m.kind != module_kind::conv2d || v.size() == 0) return v;
+  const index_t shape[4] = {1, v.extent(0), 1, 1};
+  const index_t strides[4] = {1, v.stride(0), 1, 1};
+  return any_view(v.data(), v.type(), shape, 4, strides);
+}
+
 }  // namespace lora::inline v0::detail
 
 #endif

@@ -13,7 +13,7 @@
 #define LORA_IO_DETAIL_PEFT_LAYOUT_HPP
 
 #include <lora/core/bytes.hpp>
-#include <lora/io/detail/factors.hpp>
+#include <lora/io/detail/conv_factors.hpp>
 #include <lora/io/safetensors_writer.hpp>
 
 #include <algorithm>
@@ -158,13 +158,9 @@ class peft_layout {
       tensors.push_back({path + ".lora_embedding_B", w.b});
       put(".lora_magnitude_vector", w.magnitude);
     } else if (pair) {
-      const bool conv = m.kind == module_kind::conv2d;
-      tensors.push_back({path + ".lora_A.weight", conv ? as_kernels(w.a, m.kernel) : w.a});
-      tensors.push_back({path + ".lora_B.weight",
-                         conv ? with_axes(w.b, {w.b.extent(0), w.b.extent(1), 1, 1}, {w.b.stride(0), w.b.stride(1), 1, 1}) : w.b});
-      put(".lora_magnitude_vector", conv && w.magnitude.size() != 0
-                                        ? with_axes(w.magnitude, {1, w.magnitude.extent(0), 1, 1}, {1, w.magnitude.stride(0), 1, 1})
-                                        : w.magnitude);
+      tensors.push_back({path + ".lora_A.weight", file_a(m)});
+      tensors.push_back({path + ".lora_B.weight", file_b(m)});
+      put(".lora_magnitude_vector", file_magnitude(m));
       if (lora_bias) tensors.push_back({path + ".lora_B.bias", w.bias.size() != 0 ? w.bias : zeros(w.b.extent(0))});
     }
     put(pair ? ".base_layer.weight" : ".weight", w.weight);
@@ -204,14 +200,6 @@ class peft_layout {
     }
   }
 
-  [[nodiscard]] static any_view with_axes(const any_view& v, const std::array<index_t, 4>& shape, const std::array<index_t, 4>& strides) {
-    return any_view(v.data(), v.type(), shape.data(), 4, strides.data());
-  }
-  [[nodiscard]] static any_view as_kernels(const any_view& a, const index_t (&kernel)[2]) {
-    const index_t step = a.stride(1);
-    return with_axes(a, {a.extent(0), a.extent(1) / (kernel[0] * kernel[1]), kernel[0], kernel[1]},
-                     {a.stride(0), kernel[0] * kernel[1] * step, kernel[1] * step, step});
-  }
   [[nodiscard]] any_view zeros(index_t n) {
     zeros_.emplace_back(static_cast<std::size_t>(n) * sizeof(float));
     std::memset(zeros_.back().data(), 0, static_cast<std::size_t>(n) * sizeof(float));
