@@ -5,6 +5,7 @@
 #ifndef LORA_TESTS_IO_FORMATS_HPP
 #define LORA_TESTS_IO_FORMATS_HPP
 
+#include "elements.hpp"
 #include "files.hpp"
 
 #include <lora/adapter/adapter.hpp>
@@ -18,10 +19,6 @@
 namespace test {
 
 const std::string formats_data = LORA_TEST_DATA_DIR "/formats/";
-
-inline double element(const lora::any_view& v, lora::index_t i, lora::index_t j) {
-  return lora::dispatch<2, float, lora::float16, lora::bfloat16>(v, [&](auto m) { return double{static_cast<float>(m(i, j))}; });
-}
 
 /** Every module of the file in expect.json, with its rank, its scale and d = s B (A x), and no other. */
 inline void check_expected(const lora::adapter& a, const std::string& file, const std::string& prefix = "") {

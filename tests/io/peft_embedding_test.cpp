@@ -2,6 +2,7 @@
 //
 // Embeddings, tied lm_heads and trained token rows: PEFT's own answers for tables and heads, merged and not, against an oracle in float64 that is
 // written from the formulas; and what is refused, with PEFT's reason.
+#include "elements.hpp"
 #include "files.hpp"
 #include "support/oracle.hpp"
 
@@ -22,20 +23,13 @@
 
 using lora::index_t;
 using lora::io::load_peft;
+using test::element;
 
 namespace {
 
 const std::string data = LORA_TEST_DATA_DIR "/peft/";
 const std::string prefix = "base_model.model.";
 const lora::io::contract_options tied_head{.tied = {{"lm_head", "model.embed_tokens"}}};
-
-double element(const lora::any_view& v, index_t i, index_t j) {
-  return lora::dispatch<2, float, lora::float16, lora::bfloat16>(v,
-                                                                 [&](auto m) { return static_cast<double>(static_cast<float>(m(i, j))); });
-}
-double element(const lora::any_view& v, index_t i) {
-  return lora::dispatch<1, float, lora::float16, lora::bfloat16>(v, [&](auto m) { return static_cast<double>(static_cast<float>(m(i))); });
-}
 
 struct fixture {
   explicit fixture(const std::string& name)

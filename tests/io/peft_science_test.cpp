@@ -2,6 +2,7 @@
 //
 // PEFT's own answers for what is more than A, B and a scale: biases of B, trained biases, DoRA, weights stored as [in, out]. Against an oracle in
 // float64 that is written from the formulas, W + s B A formed whole, and against PEFT within the bounds of both sides.
+#include "elements.hpp"
 #include "support/oracle.hpp"
 
 #include <lora/adapter/linear.hpp>
@@ -20,19 +21,12 @@
 #include <string>
 
 using lora::index_t;
+using test::element;
 
 namespace {
 
 namespace fs = std::filesystem;
 const std::string data = LORA_TEST_DATA_DIR "/peft/";
-
-double element(const lora::any_view& v, index_t i, index_t j) {
-  return lora::dispatch<2, float, lora::float16, lora::bfloat16>(v,
-                                                                 [&](auto m) { return static_cast<double>(static_cast<float>(m(i, j))); });
-}
-double element(const lora::any_view& v, index_t i) {
-  return lora::dispatch<1, float, lora::float16, lora::bfloat16>(v, [&](auto m) { return static_cast<double>(static_cast<float>(m(i))); });
-}
 
 struct fixture {
   explicit fixture(const std::string& name)

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "elements.hpp"
 #include "files.hpp"
 
 #include <lora/io/contract.hpp>
@@ -18,6 +19,7 @@ namespace {
 using lora::io::load_peft;
 using lora::io::peft_adapter;
 using lora::io::peft_config;
+using test::element;
 
 const std::string peft_data = LORA_TEST_DATA_DIR "/peft/";
 
@@ -78,10 +80,6 @@ const lora::low_rank& module_of(const peft_adapter& a, std::string_view name) {
 /** What expect.json of a fixture says, read here with nlohmann's tree: its keys are unique. */
 nlohmann::json expectations(const std::string& name) { return nlohmann::json::parse(test::read_file(peft_data + name + "/expect.json")); }
 
-float element(const lora::any_view& v, lora::index_t i, lora::index_t j) {
-  return lora::dispatch<2, float, lora::float16, lora::bfloat16>(v, [&](auto m) { return static_cast<float>(m(i, j)); });
-}
-
 }  // namespace
 
 TEST_CASE("io/peft: adapters that PEFT wrote have PEFT's ranks, scalings and outputs") {
@@ -120,11 +118,11 @@ TEST_CASE("io/peft: adapters that PEFT wrote have PEFT's ranks, scalings and out
         std::vector<double> t(static_cast<std::size_t>(got.a.extent(0)), 0.0);
         for (std::size_t r = 0; r < t.size(); ++r)
           for (lora::index_t i = 0; i < got.a.extent(1); ++i)
-            t[r] += double{element(got.a, static_cast<lora::index_t>(r), i)} * element(x.view(), n, i);
+            t[r] += element(got.a, static_cast<lora::index_t>(r), i) * element(x.view(), n, i);
         for (lora::index_t o = 0; o < got.b.extent(0); ++o) {
           double sum = bias == nullptr ? 0.0 : bias->view().as<const float, 1>()[o];
-          for (lora::index_t i = 0; i < got.a.extent(1); ++i) sum += double{element(w, o, i)} * element(x.view(), n, i);
-          for (std::size_t r = 0; r < t.size(); ++r) sum += got.scale * double{element(got.b, o, static_cast<lora::index_t>(r))} * t[r];
+          for (lora::index_t i = 0; i < got.a.extent(1); ++i) sum += element(w, o, i) * element(x.view(), n, i);
+          for (std::size_t r = 0; r < t.size(); ++r) sum += got.scale * element(got.b, o, static_cast<lora::index_t>(r)) * t[r];
           REQUIRE(std::abs(sum - element(y.view(), n, o)) <= 1e-5 * std::max(1.0, std::abs(sum)));
         }
       }

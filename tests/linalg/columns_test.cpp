@@ -3,6 +3,7 @@
 // W transposed in place, [in, out] in memory: each sum is one chain of multiply-adds in rising k, so that its bits are known exactly. The
 // oracle is that chain, one element after the other, with the C library's fma.
 #include "support/oracle.hpp"
+#include "support/tiers.hpp"
 
 #include <doctest/doctest.h>
 
@@ -20,11 +21,6 @@ using test::layout;
 using test::matrix;
 
 namespace {
-
-template <class F>
-void for_each_tier(F f) {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); }, f);
-}
 
 /** Whether a tier's multiply-add rounds once. */
 bool fused(tier t) {
@@ -97,7 +93,7 @@ TEST_CASE_TEMPLATE("linalg/columns: each sum is one chain in rising k, bit for b
       const lying<T> w(out, in, in % 2 == 0 ? 0 : 3, seed + 1);
       const std::vector<float> once = chains<T>(x.view(), w.view(), true);
       const std::vector<float> twice = chains<T>(x.view(), w.view(), false);
-      for_each_tier([&](tier t) {
+      test::for_each_tier([&](tier t) {
         for (const index_t n : sizes) {
           if (n > 19 && (n + out + in) % 3 != 0) continue;
           auto y = lora::uninit<float>(n, out);
@@ -120,7 +116,7 @@ TEST_CASE("linalg/columns: a W that is fetched from memory by hand, cut between 
   const lying<float> w(out, in, 0, 2);
   const std::vector<float> once = chains<float>(x.view(), w.view(), true);
   const std::vector<float> twice = chains<float>(x.view(), w.view(), false);
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const std::size_t tasks : {1u, 2u, 3u, 4u, 5u}) {
       test::backward_executor ex{tasks};
       auto y = lora::uninit<float>(index_t{7}, out);
@@ -141,7 +137,7 @@ TEST_CASE("linalg/columns: batch_invariant, with terms: a row has the same bits 
   const matrix a(9, in, layout::plain, 3);
   const matrix b(out, 9, layout::plain, 4);
   const low_rank_term term{a.view(), b.view(), 0.7f};
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     const lora::forward_options options{.tier = t, .batch_invariant = true};
     auto alone = lora::uninit<float>(index_t{100}, out);
     for (index_t m = 0; m < 100; ++m)
@@ -164,7 +160,7 @@ TEST_CASE("linalg/columns: Inf and NaN of one row of x stay in that row") {
   constexpr index_t out = 100;
   lora::workspace scratch;
   const lying<float> w(out, in, 0, 2);
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const index_t n : {2, 7, 13, 64}) {
       const matrix clean(n, in, layout::plain, 1);
       auto x = lora::uninit<float>(n, in);
@@ -198,7 +194,7 @@ TEST_CASE("linalg/columns: rows of y that are not contiguous, with a bias, keep 
   const lying<float> w(out, in, 1, 2);
   const matrix bias_column(out, 1, layout::plain, 5);
   const lora::ndview<const float, 1> bias(bias_column.view().data(), {out}, {bias_column.view().stride(0)});
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const index_t n : {1, 3, 8, 20}) {
       const matrix x(n, in, layout::plain, 1);
       const std::vector<float> sums = chains<float>(x.view(), w.view(), fused(t));

@@ -3,6 +3,7 @@
 // embed and merged_table against float64, for every tier, type and layout; rows and columns that an update replaces, in embed, forward and
 // merged; and what is refused.
 #include "support/oracle.hpp"
+#include "support/tiers.hpp"
 #include "support/typed.hpp"
 
 #include <lora/linalg/embedding.hpp>
@@ -22,11 +23,6 @@ using test::layout;
 using test::matrix;
 
 namespace {
-
-template <class F>
-void for_each_tier(F f) {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << name); }, f);
-}
 
 std::vector<float> numbers(index_t n, std::uint64_t seed) {
   test::random r(seed);
@@ -88,7 +84,7 @@ double run(index_t tokens, index_t width, index_t rank, index_t n, layout l) {
     if (kind & 1) update.row_factor = factor;
     if (kind & 2 && tokens / 2 + 2 <= tokens) update.columns = {&part, 1};
     const float scale = kind & 4 ? 3.5f : 1.0f;
-    for_each_tier([&](tier t) {
+    test::for_each_tier([&](tier t) {
       test::typed<Y> y(n, width, l, 9);
       lora::embed<2>(y.view(), ids, table.view(), update, scratch, {.embed_scale = scale, .tier = t});
       CHECK(scratch.size_bytes() <= lora::embed_workspace_bytes(table.view(), update) + 63);
@@ -169,7 +165,7 @@ TEST_CASE("linalg/embedding: a row's bits do not depend on the batch, nor on row
   const low_rank_term term{a.view(), b.view(), 0.5f};
   const std::vector<std::int64_t> ids = indices<std::int64_t>(200, 50, 4);
   lora::workspace scratch;
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     matrix all(200, 37, layout::plain);
     lora::embed(all.view(), lora::ndview<const std::int64_t, 1>(ids.data(), {200}), table.view(), {&term, 1}, scratch, {.tier = t});
     matrix one(1, 37, layout::plain);
@@ -223,7 +219,7 @@ TEST_CASE("linalg/forward: rows that an update replaces, for every tier, type, b
       for (const index_t n : {1, 2, 9, 33, 65, 130}) {
         const test::typed<W> x(n, in, layout::padded, 7);
         const test::expected want(x.view(), floats.view(), without, {});
-        for_each_tier([&](tier t) {
+        test::for_each_tier([&](tier t) {
           const lora::forward_options options{t, way};
           test::matrix y(n, out, layout::padded);
           lora::workspace fresh(lora::forward_workspace_bytes<W>(n, w.view(), update, 1, options));
@@ -271,7 +267,7 @@ TEST_CASE("linalg/merge: rows and columns that an update replaces, in either ord
     const replaced_rows rows_part{66, own.view()};
     const replaced_rows columns_part{18, columns.view()};
     for (const bool by_rows : {true, false})
-      for_each_tier([&](tier t) {
+      test::for_each_tier([&](tier t) {
         low_rank_update update(&term, 1);
         if (by_rows)
           update.rows = {&rows_part, 1};

@@ -2,6 +2,7 @@
 //
 // forward against float64, for every tier: sizes that straddle every edge, all layouts, terms, special values.
 #include "support/oracle.hpp"
+#include "support/tiers.hpp"
 
 #include <doctest/doctest.h>
 
@@ -20,11 +21,6 @@ namespace {
 
 constexpr float inf = std::numeric_limits<float>::infinity();
 constexpr float quiet_nan = std::numeric_limits<float>::quiet_NaN();
-
-template <class F>
-void for_each_tier(F f) {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); }, f);
-}
 
 /** A bias with stride 3. */
 struct bias_of {
@@ -90,7 +86,7 @@ TEST_CASE("linalg/forward: stays inside the rounding bound for every tier, size 
         const low_rank_term term{a.view(), b.view(), chance.next() % 2 == 0 ? -1.7f : 0.6f};
         const std::span<const low_rank_term> terms(&term, 1);
         const test::expected want(x.view(), w.view(), terms, bias_view);
-        for_each_tier([&](tier t) {
+        test::for_each_tier([&](tier t) {
           for (const index_t n : test::batch_sizes) {
             if (quick && n > 1 && (static_cast<std::uint64_t>(n) + problem) % 3 != 0) continue;
             matrix y(n, out, any());
@@ -115,7 +111,7 @@ TEST_CASE("linalg/forward: stays inside the rounding bound for every tier, size 
           }
         });
       }
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     MESSAGE(std::string(lora::simd::name_of(t)) << ": largest error " << worst[static_cast<unsigned>(t)] << " of the bound, "
                                                 << worst_long[static_cast<unsigned>(t)] << " where in + rank >= 48");
   });
@@ -137,7 +133,7 @@ TEST_CASE("linalg/forward: in = 0 gives the bias, also where the pointers are nu
   lora::workspace scratch;
   const bias_of bias(97, 3);
   const float* nothing = nullptr;
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const index_t n : {1, 2, 7, 16, 65, 130}) {
       matrix y(n, 97, layout::padded);
       matrix z(n, 97, layout::transposed);
@@ -172,7 +168,7 @@ TEST_CASE("linalg/forward: several terms of different ranks, each with its own s
     kept.push_back(std::make_unique<matrix>(out, ranks[i], static_cast<layout>(5 - i), 20 + i));
     terms.push_back({a, std::as_const(*kept.back()).view(), scales[i]});
   }
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (std::size_t used = 0; used <= terms.size(); ++used) {
       const std::span<const low_rank_term> some(terms.data(), used);
       const test::expected want(x.view(), w.view(), some, {});
@@ -198,7 +194,7 @@ TEST_CASE("linalg/forward: a scale of 0 switches a term off, whatever it holds, 
   matrix bad_b(30, 4, layout::plain);
   bad_a.for_each([](float& f, index_t i, index_t) { f = i % 2 == 0 ? inf : quiet_nan; });
   bad_b.for_each([](float& f, index_t, index_t) { f = inf; });
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const float off : {0.0f, -0.0f})
       for (const index_t n : {1, 2, 5, 16, 33}) {
         const low_rank_term with[] = {{bad_a.view(), bad_b.view(), off}, used, {bad_a.view(), bad_b.view(), off}};
@@ -222,7 +218,7 @@ TEST_CASE("linalg/forward: bits do not depend on the executor, its concurrency o
   const bias_of bias(out, 5);
   const low_rank_term term{a.view(), b.view(), 0.5f};
   std::size_t most_tasks = 0;
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const index_t n : {1, 3, 8, 17, 64, 65, 130}) {
       if (quick && n > 17) continue;
       matrix y(n, out, layout::plain);
@@ -250,7 +246,7 @@ TEST_CASE("linalg/forward: a row's bits do not depend on its place in the batch 
   const matrix a(5, in, layout::plain, 3);
   const matrix b(out, 5, layout::plain, 4);
   const low_rank_term term{a.view(), b.view(), 0.5f};
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const index_t n : test::batch_sizes) {
       matrix want(1, out, layout::plain);
       for (index_t place = 0; place<n; place += n> 40 ? 9 : 1) {
@@ -279,7 +275,7 @@ TEST_CASE("linalg/forward: an output's bits do not depend on its place among the
   const matrix row(1, in, layout::plain, 1);
   const matrix low(1, 5, layout::plain, 5);
   const matrix a(5, in, layout::plain, 3);
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const index_t n : {1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 130}) {
       const matrix x(n, in, layout::plain, 2);
       std::vector<float> want;
@@ -313,7 +309,7 @@ TEST_CASE("linalg/forward: Inf and NaN go where IEEE arithmetic sends them, and 
   const matrix a(3, in, layout::plain, 3);
   const matrix b(out, 3, layout::plain, 4);
   const low_rank_term term{a.view(), b.view(), 0.5f};
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const index_t n : {1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 65}) {
       const matrix clean(n, in, layout::plain, 1);
       matrix want(n, out, layout::plain);
@@ -350,7 +346,7 @@ TEST_CASE("linalg/forward: Inf and NaN go where IEEE arithmetic sends them, and 
 
 TEST_CASE("linalg/forward: subnormal numbers are computed with, not flushed") {
   lora::workspace scratch;
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const index_t n : {1, 2, 4, 8, 16, 17, 64, 70}) {
       matrix x(n, 40, layout::plain, 1);
       matrix w(30, 40, layout::plain, 2);
@@ -378,7 +374,7 @@ TEST_CASE("linalg/forward: a broadcast W, x or bias is read as it looks") {
   const lora::ndview<const float, 2> w(one.view().data(), {50, 12}, lora::strides{0, 1});
   const lora::ndview<const float, 1> bias(one.view().data(), {50}, lora::strides{0});
   const test::expected want(x.view(), w, {}, bias);
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     matrix y(9, 50, layout::plain);
     lora::forward(y.view(), x.view(), w, {}, bias, scratch, {.tier = t});
     CHECK(want.worst(y.view()) <= 1.0);

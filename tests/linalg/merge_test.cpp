@@ -2,6 +2,7 @@
 //
 // merged against float64 and against the product that is not merged; Eigen as a second oracle for both.
 #include "support/oracle.hpp"
+#include "support/tiers.hpp"
 
 #include <lora/linalg/merge.hpp>
 
@@ -18,11 +19,6 @@ using test::layout;
 using test::matrix;
 
 namespace {
-
-template <class F>
-void for_each_tier(F f) {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); }, f);
-}
 
 /** |merged - exact| / bound, at its largest. */
 double worst_of(lora::ndview<const float, 2> got, lora::ndview<const float, 2> w, std::span<const low_rank_term> terms) {
@@ -71,7 +67,7 @@ TEST_CASE("linalg/merge: stays inside the rounding bound for every tier, tail an
         const matrix a2(2, in, any(), 5 * problem + 3);
         const matrix b2(out, 2, any(), 5 * problem + 4);
         const low_rank_term terms[] = {{a.view(), b.view(), -0.7f}, {a2.view(), b2.view(), 0.0f}, {a2.view(), b2.view(), 1.9f}};
-        for_each_tier([&](tier t) {
+        test::for_each_tier([&](tier t) {
           for (std::size_t used = 0; used <= 3; ++used) {
             const auto got = lora::merged(w.view(), {terms, used}, {.tier = t});
             const double ratio = worst_of(got, w.view(), {terms, used});
@@ -92,7 +88,7 @@ TEST_CASE("linalg/merge: stays inside the rounding bound for every tier, tail an
 TEST_CASE("linalg/merge: an element's bits do not depend on its column") {
   const matrix a(5, 1, layout::plain, 1);
   const matrix b(3, 5, layout::plain, 2);
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const index_t in : {1, 15, 64, 97}) {
       matrix w(3, in, layout::plain, 3);
       w.for_each([](float& f, index_t i, index_t) { f = 0.3f * static_cast<float>(i + 1); });
@@ -143,7 +139,7 @@ TEST_CASE("linalg/merge: the product with the merged matrix agrees with the unme
   const eigen_matrix second_term = static_cast<double>(0.4f) * to_eigen(b2.view()) * to_eigen(a2.view());
   const eigen_matrix exact = to_eigen(x.view()) * (to_eigen(w.view()) + first + second_term).transpose();
   const test::expected want(x.view(), w.view(), terms, {});
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     matrix y(33, out, layout::plain);
     lora::forward(y.view(), x.view(), w.view(), terms, {}, scratch, {.tier = t});
     CHECK(want.worst(y.view()) <= 1.0);

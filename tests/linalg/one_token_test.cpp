@@ -3,6 +3,7 @@
 // One token and a small W take a short way through forward: the bits of the long way, which a y with gaps between its elements takes, for
 // every tier, tail and number of terms, and the float64 bound; which calls take it, on both sides of each limit.
 #include "support/oracle.hpp"
+#include "support/tiers.hpp"
 
 #include <doctest/doctest.h>
 
@@ -17,11 +18,6 @@ using test::layout;
 using test::matrix;
 
 namespace {
-
-template <class F>
-void for_each_tier(F f) {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); }, f);
-}
 
 struct two_threads {
   [[nodiscard]] static std::size_t concurrency() noexcept { return 2; }
@@ -69,7 +65,7 @@ TEST_CASE("linalg/one_token: the short way gives the bits of the long way, insid
           const lora::ndview<const float, 1> bias_view(bias_row.view().data(), {out});
           const lora::float_view<1> bias = biased ? lora::float_view<1>(bias_view) : lora::float_view<1>();
           const test::expected want(x.view(), w.view(), list, bias);
-          for_each_tier([&](tier t) {
+          test::for_each_tier([&](tier t) {
             lora::workspace scratch;
             matrix y(1, out, layout::plain);
             matrix z(1, out, layout::spread);
@@ -103,7 +99,7 @@ TEST_CASE("linalg/one_token: 16-bit weights beside floats, the bits of the long 
       const matrix b(out, 5, layout::padded, 4);
       const lora::ndview<const bfloat16, 2> w_view(w.data(), {out, in});
       const low_rank_term term{lora::float_view<2>(a.data(), {5, in}), b.view(), 0.3f};
-      for_each_tier([&](tier t) {
+      test::for_each_tier([&](tier t) {
         lora::workspace scratch;
         matrix y(1, out, layout::plain);
         matrix z(1, out, layout::spread);
@@ -182,7 +178,7 @@ TEST_CASE("linalg/one_token: every rank up to two registers, whose A x ends in t
       const matrix b(9, rank, layout::padded, ++seed);
       const low_rank_term terms[] = {{a.view(), b.view(), -0.7f}, {a.view(), b.view(), 1.3f}};
       const test::expected want(x.view(), w.view(), terms, {});
-      for_each_tier([&](tier t) {
+      test::for_each_tier([&](tier t) {
         lora::workspace scratch;
         matrix y(1, 9, layout::plain);
         matrix z(1, 9, layout::spread);

@@ -2,6 +2,7 @@
 //
 // A product with a packed W against the same product with W in place, bit for bit, and against float64 where W lies transposed.
 #include "support/oracle.hpp"
+#include "support/tiers.hpp"
 
 #include <lora/adapter/linear.hpp>
 #include <lora/linalg/pack.hpp>
@@ -144,33 +145,32 @@ void check_products() {
         for (const index_t n : {1, 2, 5, 9, 17, 33, 50, 65}) {
           const test::matrix tokens(n, in, layout::padded, ++seed);
           const typed<X> x(tokens, true);
-          test::for_each_tier([](const char*) {},
-                              [&](tier t) {
-                                for (int option = 0; option < 3; ++option) {
-                                  lora::forward_options options{.tier = t};
-                                  if (option == 1) options.batch_invariant = true;
-                                  if (option == 2) {
-                                    options.precision = lora::precision::native;
-                                    if (t == tier::avx512) options.tier = tier::avx512_bf16;
-                                  }
-                                  const lora::ndarray<Y, 2> y = lora::full<Y>(lora::extents{n, out}, Y(1.0f));
-                                  lora::ndarray<Y, 2> in_place = y.clone();
-                                  lora::ndarray<Y, 2> c_order = y.clone();
-                                  lora::ndarray<Y, 2> got = y.clone();
-                                  lora::forward(c_order, x.view(), rows.view(), {&term, 1}, bias, scratch, options);
-                                  lora::forward(got, x.view(), packed, {&term, 1}, bias, scratch, options);
-                                  CAPTURE(out);
-                                  CAPTURE(in);
-                                  CAPTURE(l);
-                                  CAPTURE(n);
-                                  CAPTURE(option);
-                                  REQUIRE(same_bits<Y>(got.view(), c_order.view()));
-                                  // precision::native takes pairs only where columns are contiguous: elsewhere W in place is summed exactly.
-                                  if (lies == layout::transposed || (option == 2 && w.view().stride(1) != 1)) continue;
-                                  lora::forward(in_place, x.view(), w.view(), {&term, 1}, bias, scratch, options);
-                                  REQUIRE(same_bits<Y>(got.view(), in_place.view()));
-                                }
-                              });
+          test::for_each_tier([&](tier t) {
+            for (int option = 0; option < 3; ++option) {
+              lora::forward_options options{.tier = t};
+              if (option == 1) options.batch_invariant = true;
+              if (option == 2) {
+                options.precision = lora::precision::native;
+                if (t == tier::avx512) options.tier = tier::avx512_bf16;
+              }
+              const lora::ndarray<Y, 2> y = lora::full<Y>(lora::extents{n, out}, Y(1.0f));
+              lora::ndarray<Y, 2> in_place = y.clone();
+              lora::ndarray<Y, 2> c_order = y.clone();
+              lora::ndarray<Y, 2> got = y.clone();
+              lora::forward(c_order, x.view(), rows.view(), {&term, 1}, bias, scratch, options);
+              lora::forward(got, x.view(), packed, {&term, 1}, bias, scratch, options);
+              CAPTURE(out);
+              CAPTURE(in);
+              CAPTURE(l);
+              CAPTURE(n);
+              CAPTURE(option);
+              REQUIRE(same_bits<Y>(got.view(), c_order.view()));
+              // precision::native takes pairs only where columns are contiguous: elsewhere W in place is summed exactly.
+              if (lies == layout::transposed || (option == 2 && w.view().stride(1) != 1)) continue;
+              lora::forward(in_place, x.view(), w.view(), {&term, 1}, bias, scratch, options);
+              REQUIRE(same_bits<Y>(got.view(), in_place.view()));
+            }
+          });
         }
       }
 }

@@ -6,6 +6,7 @@
 #include <lora/ops/copy.hpp>
 
 #include "support/oracle.hpp"
+#include "support/tiers.hpp"
 #include "support/typed.hpp"
 
 #include <doctest/doctest.h>
@@ -42,14 +43,13 @@ constexpr index_t batches[] = {1, 2, 3, 5, 8, 11, 16, 19, 23, 32, 33, 64, 65, 13
 /** Calls f(options) for every way of computing the product of elements of T that this CPU has. */
 template <class T, class F>
 void for_each_way(F f) {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); },
-                      [&](tier t) {
-                        for (const bool invariant : {false, true}) {
-                          CAPTURE(std::string(lora::simd::name_of(t)));
-                          CAPTURE(invariant);
-                          f(lora::forward_options{.tier = t, .batch_invariant = invariant});
-                        }
-                      });
+  test::for_each_tier([&](tier t) {
+    for (const bool invariant : {false, true}) {
+      CAPTURE(std::string(lora::simd::name_of(t)));
+      CAPTURE(invariant);
+      f(lora::forward_options{.tier = t, .batch_invariant = invariant});
+    }
+  });
   if constexpr (std::is_same_v<T, bfloat16>) {
     if (!lora::simd::has_pairs(lora::simd::any_tier)) {
       MESSAGE("skipped, not on this CPU: tier avx512_bf16");

@@ -3,6 +3,7 @@
 // Batches of more tokens than one turn takes, and rows longer than a cache holds tokens for: how they are cut, and that no cut shows in the
 // result.
 #include "support/oracle.hpp"
+#include "support/tiers.hpp"
 
 #include <doctest/doctest.h>
 
@@ -43,34 +44,33 @@ TEST_CASE("linalg/turns: turns cover the batch, differ by at most a register, be
 }
 
 TEST_CASE("linalg/turns: bands of long rows cover them, begin where strips do, and their tokens and waiting sums fit the caches") {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); },
-                      [](lora::simd::tier tier) {
-                        const auto& k = lora::simd::kernels(tier);
-                        for (const bool invariant : {false, true})
-                          for (index_t n = 1; n <= 64; ++n) {
-                            const lora::simd::form& f = invariant ? *k.row_form_for(n) : *k.form_for(n);
-                            const panels batch(k, f, n);
-                            for (const index_t depth : {0, 1, 100, 4096, 4097, 6144, 11008, 14336, 53248, 1000003})
-                              for (const int unit : {1, 2}) {
-                                const bands b = bands_of(batch, depth, unit);
-                                CAPTURE(n);
-                                CAPTURE(depth);
-                                if (b.number == 1) {
-                                  REQUIRE(batch.packed_size(depth, unit) * 4 <= lora::detail::band_bytes);
-                                  REQUIRE(b.partials == 0);
-                                  continue;
-                                }
-                                REQUIRE(b.depth % 64 == 0);
-                                REQUIRE(b.depth * b.number >= depth);
-                                REQUIRE(b.depth * (b.number - 1) < depth);
-                                // 64 k more where a band is rounded up to whole strips.
-                                REQUIRE(batch.packed_size(b.depth - 64 * unit, unit) * 4 <= lora::detail::band_bytes);
-                                const index_t tile = lora::detail::tile_rows(f);
-                                REQUIRE(b.rows % tile == 0);
-                                REQUIRE((b.rows == tile || (b.partials - tile * b.partials / b.rows) * 4 <= lora::detail::partial_bytes));
-                              }
-                          }
-                      });
+  test::for_each_tier([](lora::simd::tier tier) {
+    const auto& k = lora::simd::kernels(tier);
+    for (const bool invariant : {false, true})
+      for (index_t n = 1; n <= 64; ++n) {
+        const lora::simd::form& f = invariant ? *k.row_form_for(n) : *k.form_for(n);
+        const panels batch(k, f, n);
+        for (const index_t depth : {0, 1, 100, 4096, 4097, 6144, 11008, 14336, 53248, 1000003})
+          for (const int unit : {1, 2}) {
+            const bands b = bands_of(batch, depth, unit);
+            CAPTURE(n);
+            CAPTURE(depth);
+            if (b.number == 1) {
+              REQUIRE(batch.packed_size(depth, unit) * 4 <= lora::detail::band_bytes);
+              REQUIRE(b.partials == 0);
+              continue;
+            }
+            REQUIRE(b.depth % 64 == 0);
+            REQUIRE(b.depth * b.number >= depth);
+            REQUIRE(b.depth * (b.number - 1) < depth);
+            // 64 k more where a band is rounded up to whole strips.
+            REQUIRE(batch.packed_size(b.depth - 64 * unit, unit) * 4 <= lora::detail::band_bytes);
+            const index_t tile = lora::detail::tile_rows(f);
+            REQUIRE(b.rows % tile == 0);
+            REQUIRE((b.rows == tile || (b.partials - tile * b.partials / b.rows) * 4 <= lora::detail::partial_bytes));
+          }
+      }
+  });
 }
 
 TEST_CASE_TEMPLATE("linalg/turns: long rows, cut into bands of k, stay inside the bound, and a row's bits do not depend on its turn", W,
@@ -93,34 +93,33 @@ TEST_CASE_TEMPLATE("linalg/turns: long rows, cut into bands of k, stay inside th
   const matrix b(out, 3, layout::plain, 4);
   const lora::low_rank_term term{a.view(), b.view(), 0.5f};
   const test::expected want(x.view(), rounded.view(), {&term, 1}, {});
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); },
-                      [&](lora::simd::tier t) {
-                        for (const bool invariant : {false, true}) {
-                          const lora::forward_options options{.tier = t, .batch_invariant = invariant};
-                          matrix all(most, out, layout::plain);
-                          lora::workspace scratch(lora::forward_workspace_bytes<float>(most, w, {&term, 1}, 3, options));
-                          const void* const memory_was = scratch.data();
-                          lora::forward(all.view(), x.view(), w, {&term, 1}, {}, scratch, options);
-                          CAPTURE(std::string(lora::simd::name_of(t)));
-                          CAPTURE(invariant);
-                          REQUIRE(want.worst(all.view()) <= 0.1);
-                          const auto same_rows = [&](index_t n, index_t first, auto& executor) {
-                            matrix some(n, out, layout::plain);
-                            lora::forward(some.view(), lora::ndview<const float, 2>(&x.view().data()[first * in], {n, in}), w, {&term, 1},
-                                          {}, scratch, executor, options);
-                            CAPTURE(n);
-                            for (index_t m = 0; m < n; ++m)
-                              for (index_t j = 0; j < out; ++j) REQUIRE(test::bits(some(m, j)) == test::bits(all(first + m, j)));
-                          };
-                          lora::inline_executor here;
-                          test::backward_executor three{3};
-                          for (const index_t n : {57, 65, 97}) same_rows(n, most - n, here);  // in other places of other turns
-                          same_rows(most, 0, three);
-                          if (invariant)
-                            for (const index_t n : {1, 2, 5, 20}) same_rows(n, 7, here);
-                          REQUIRE(scratch.data() == memory_was);
-                        }
-                      });
+  test::for_each_tier([&](lora::simd::tier t) {
+    for (const bool invariant : {false, true}) {
+      const lora::forward_options options{.tier = t, .batch_invariant = invariant};
+      matrix all(most, out, layout::plain);
+      lora::workspace scratch(lora::forward_workspace_bytes<float>(most, w, {&term, 1}, 3, options));
+      const void* const memory_was = scratch.data();
+      lora::forward(all.view(), x.view(), w, {&term, 1}, {}, scratch, options);
+      CAPTURE(std::string(lora::simd::name_of(t)));
+      CAPTURE(invariant);
+      REQUIRE(want.worst(all.view()) <= 0.1);
+      const auto same_rows = [&](index_t n, index_t first, auto& executor) {
+        matrix some(n, out, layout::plain);
+        lora::forward(some.view(), lora::ndview<const float, 2>(&x.view().data()[first * in], {n, in}), w, {&term, 1}, {}, scratch,
+                      executor, options);
+        CAPTURE(n);
+        for (index_t m = 0; m < n; ++m)
+          for (index_t j = 0; j < out; ++j) REQUIRE(test::bits(some(m, j)) == test::bits(all(first + m, j)));
+      };
+      lora::inline_executor here;
+      test::backward_executor three{3};
+      for (const index_t n : {57, 65, 97}) same_rows(n, most - n, here);  // in other places of other turns
+      same_rows(most, 0, three);
+      if (invariant)
+        for (const index_t n : {1, 2, 5, 20}) same_rows(n, 7, here);
+      REQUIRE(scratch.data() == memory_was);
+    }
+  });
 }
 
 TEST_CASE("linalg/turns: rows that are gathered are cut into bands, too") {

@@ -5,6 +5,7 @@
 #include <lora/linalg/merge.hpp>
 
 #include "support/oracle.hpp"
+#include "support/tiers.hpp"
 #include "support/typed.hpp"
 
 #include <doctest/doctest.h>
@@ -22,11 +23,6 @@ using test::layout;
 using test::typed;
 
 namespace {
-
-template <class F>
-void for_each_tier(F f) {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); }, f);
-}
 
 bool same_bits(const lora::ndview<const float, 2>& a, const lora::ndview<const float, 2>& b) {
   for (index_t i = 0; i < a.extent(0); ++i)
@@ -86,7 +82,7 @@ TEST_CASE_TEMPLATE("linalg/forward: types in combination stay inside the bound, 
       const lora::float_view<1> bias =
           lora::ndview(std::as_const(bias_column).view().data(), lora::extents{out}, lora::strides{bias_column.view().stride(0)});
       const test::expected want(x.view(), w.view(), low.terms, bias, lora::dtype_of<Y>);
-      for_each_tier([&](tier t) {
+      test::for_each_tier([&](tier t) {
         for (const index_t n : test::batch_sizes) {
           if ((static_cast<std::uint64_t>(n) + problem) % 3 != 0) continue;
           typed<Y> y(n, out, any(), 1);
@@ -119,7 +115,7 @@ TEST_CASE("linalg/forward: 16-bit weights give the bits of the same weights as f
       }
     const typed<float> x(test::most_tokens, in, layout::padded, 3);
     const terms_of_all_types low(in, 53, 4);
-    for_each_tier([&](tier t) {
+    test::for_each_tier([&](tier t) {
       for (const index_t n : test::batch_sizes) {
         auto a = lora::uninit<float>(n, 53);
         auto b = lora::uninit<float>(n, 53);
@@ -229,7 +225,7 @@ TEST_CASE_TEMPLATE("linalg/forward: batch_invariant gives a row the same bits al
   const typed<typename C::w> w(out, in, layout::padded, 2);
   const terms_of_all_types low(in, out, 3);
   for (const auto precision : {lora::precision::exact, lora::precision::pairs})
-    for_each_tier([&](tier t) {
+    test::for_each_tier([&](tier t) {
       lora::forward_options options{.tier = t, .precision = precision, .batch_invariant = true};
       if (t == tier::avx512) options.tier = lora::simd::any_tier;
       auto alone = lora::uninit<float>(test::most_tokens, out);
@@ -257,7 +253,7 @@ TEST_CASE_TEMPLATE("linalg/merge: W of every type: one f32 chain, one rounding",
       constexpr index_t out = 21;
       const typed<T> w(out, in, l, 1);
       const terms_of_all_types low(in, out, 2);
-      for_each_tier([&](tier t) {
+      test::for_each_tier([&](tier t) {
         const lora::ndarray<T, 2> merged = lora::merged(w.view(), low.terms, {.tier = t});
         REQUIRE(merged.shape() == w.view().shape());
         for (index_t i = 0; i < out; ++i)

@@ -3,6 +3,7 @@
 // What an update holds beside its terms: the bias and the row factor, in forward, merged and merged_bias; and row_norms, which the factor of
 // DoRA is made from.
 #include "support/oracle.hpp"
+#include "support/tiers.hpp"
 
 #include <lora/linalg/merge.hpp>
 #include <lora/linalg/row_norms.hpp>
@@ -20,11 +21,6 @@ using test::layout;
 using test::matrix;
 
 namespace {
-
-template <class F>
-void for_each_tier(F f) {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); }, f);
-}
 
 std::vector<float> numbers(index_t n, std::uint64_t seed, float offset = 0) {
   test::random r(seed);
@@ -72,7 +68,7 @@ TEST_CASE("linalg/update: factor and biases stay inside the bound, for every tie
             const lora::float_view<1> base = has_base ? p.base_bias() : lora::float_view<1>{};
             const low_rank_update update = p.update(kind);
             const test::expected want(x.view(), p.w.view(), update, base);
-            for_each_tier([&](tier t) {
+            test::for_each_tier([&](tier t) {
               CAPTURE(out);
               CAPTURE(in);
               CAPTURE(n);
@@ -96,7 +92,7 @@ TEST_CASE("linalg/update: factor and biases stay inside the bound, for every tie
 
 TEST_CASE("linalg/update: the bits are those of the same sums, multiplied, rounded, and the biases added") {
   const problem p(97, 64, layout::plain);
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const layout l : {layout::plain, layout::transposed})
       for (const index_t n : {1, 5, 16, 33}) {
         const problem q(97, 64, l);
@@ -175,7 +171,7 @@ TEST_CASE("linalg/row_norms: agrees with long double in 53 bits, for every tier,
   for (const auto& [out, in] : {std::pair<index_t, index_t>{1, 1}, {3, 31}, {65, 64}, {67, 255}, {5, 300}, {66, 515}})
     for (int l = 0; l < test::layouts; ++l) {
       const problem p(out, in, static_cast<layout>(l));
-      for_each_tier([&](tier t) {
+      test::for_each_tier([&](tier t) {
         const std::vector<double> got = lora::row_norms(p.w.view(), p.terms, {.tier = t});
         for (index_t i = 0; i < out; ++i) {
           long double squares = 0;
@@ -216,7 +212,7 @@ TEST_CASE("linalg/row_norms: a row that nearly vanishes keeps its digits, where 
       want[i] += e * e;
     }
   const low_rank_term term{a.view(), b.view(), 2.0f};
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     const std::vector<double> got = lora::row_norms(w.view(), {&term, 1}, {.tier = t});
     for (std::size_t i = 0; i < 2; ++i) CHECK(std::abs(got[i] / static_cast<double>(sqrtl(want[i])) - 1) < 1e-14);
   });

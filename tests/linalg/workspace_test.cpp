@@ -4,6 +4,7 @@
 // element outside its arguments. This file replaces operator new of the whole test program, to count.
 #include "support/guarded.hpp"
 #include "support/oracle.hpp"
+#include "support/tiers.hpp"
 
 #include <lora/linalg/embedding.hpp>
 
@@ -46,14 +47,7 @@ void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
-namespace {
-
-template <class F>
-void for_each_tier(F f) {
-  test::for_each_tier([](const char* name) { MESSAGE("skipped, not on this CPU: tier " << std::string(name)); }, f);
-}
-
-}  // namespace
+namespace {}  // namespace
 
 TEST_CASE("linalg/workspace: grows when asked for more, and never shrinks") {
   lora::workspace scratch;
@@ -111,7 +105,7 @@ TEST_CASE("linalg/forward: writes nothing behind the bytes it names") {
     const matrix bias_column(s.out, 1, layout::spread, 5);
     const lora::ndview<const float, 1> bias(bias_column.view().data(), {s.out}, {bias_column.view().stride(0)});
     const low_rank_term terms[] = {{a.view(), b.view(), 0.5f}, {a.view(), b.view(), -1.0f}};
-    for_each_tier([&](tier t) {
+    test::for_each_tier([&](tier t) {
       for (const std::size_t threads : {1u, 3u})
         for (const index_t n : {1, 2, 4, 16, 64, 130}) {
           // Only the largest of the sizes up to n is named, so each n is also tried alone, by what its own plan says.
@@ -143,7 +137,7 @@ TEST_CASE("linalg/forward: allocates nothing in steady state, and the bytes it n
     const matrix bias_column(s.out, 1, layout::spread, 5);
     const lora::ndview<const float, 1> bias(bias_column.view().data(), {s.out}, {bias_column.view().stride(0)});
     const low_rank_term terms[] = {{a.view(), b.view(), 0.5f}, {a.view(), b.view(), 0.0f}, {a.view(), b.view(), -1.0f}};
-    for_each_tier([&](tier t) {
+    test::for_each_tier([&](tier t) {
       for (const std::size_t threads : {1u, 3u})
         for (const index_t largest : {index_t{3}, index_t{65}, most}) {
           test::backward_executor ex{threads};
@@ -202,7 +196,7 @@ TEST_CASE("linalg/forward: touches no element outside its arguments (guard pages
     for (index_t i = 0; i < size; ++i) p[i] = numbers.number();
     return lora::ndview<float, 2>(p, {rows, columns}, {stride, 1});
   };
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const auto where : {test::where::at_the_start, test::where::at_the_end})
       for (const index_t gap : {0, 3})
         for (const index_t out : {1, 5, 8, 49, 55})
@@ -237,7 +231,7 @@ TEST_CASE("linalg/forward: matrices that end at a guard page when seen transpose
   const test::guarded memory(40 * 60);
   const test::guarded y_memory(20 * 40);
   lora::workspace scratch;
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     for (const auto where : {test::where::at_the_start, test::where::at_the_end})
       for (const index_t n : {1, 2, 3, 8, 16, 20}) {
         constexpr index_t in = 19;

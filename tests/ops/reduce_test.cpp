@@ -3,6 +3,8 @@
 // Reductions against brute force in long double, in every tier this CPU has: lengths that straddle each vector, block and threshold of the
 // kernels, rows and columns, strides of either sign; the bounds that ops/reduce.hpp states; what is refused. NumPy's answers for views of
 // any rank are in reduce_numpy_test.cpp.
+#include "support/tiers.hpp"
+
 #include <lora/nd/broadcast.hpp>
 #include <lora/ops/argmax.hpp>
 
@@ -23,19 +25,6 @@ using lora::strides;
 using lora::simd::tier;
 
 namespace {
-
-template <class F>
-void for_each_tier(F f) {
-  for (unsigned i = 0; i < lora::simd::tier_count; ++i) {
-    const auto t = static_cast<tier>(i);
-    CAPTURE(lora::simd::name_of(t));
-    if (lora::simd::active_tier() < t) {
-      MESSAGE("skipped, not on this CPU: tier " << std::string(lora::simd::name_of(t)));
-      continue;
-    }
-    f(t);
-  }
-}
 
 template <class T>
 long double wide(T v) {
@@ -161,7 +150,7 @@ void check_columns(tier t) {
 }  // namespace
 
 TEST_CASE("ops/reduce: rows of every length and stride, within the bounds, in every tier") {
-  for_each_tier([](tier t) {
+  test::for_each_tier([](tier t) {
     check_rows<float>(t);
     check_rows<double>(t);
     check_rows<bfloat16>(t);
@@ -171,7 +160,7 @@ TEST_CASE("ops/reduce: rows of every length and stride, within the bounds, in ev
 }
 
 TEST_CASE("ops/reduce: columns of every number of rows, in every tier") {
-  for_each_tier([](tier t) {
+  test::for_each_tier([](tier t) {
     check_columns<float>(t);
     check_columns<double>(t);
     check_columns<float16>(t);
@@ -181,7 +170,7 @@ TEST_CASE("ops/reduce: columns of every number of rows, in every tier") {
 }
 
 TEST_CASE("ops/reduce: the first NaN wins, wherever it is") {
-  for_each_tier([](tier t) {
+  test::for_each_tier([](tier t) {
     for (const index_t n : {1, 3, 15, 16, 17, 40, 129, 600, 3000}) {
       std::vector<float> memory(static_cast<std::size_t>(n), -std::numeric_limits<float>::infinity());
       const ndview<const float, 1> v(memory.data(), {n});
@@ -217,7 +206,7 @@ TEST_CASE("ops/reduce: long sums, many axes, deep trees") {
   const index_t c = 7;
   std::vector<float> memory = numbers<float>(static_cast<std::size_t>(a * (b + 1) * (c + 2)), 3);
   const ndview<const float, 3> v(memory.data(), {a, b, c}, strides<3>((b + 1) * (c + 2), c + 2, 1));
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     const auto middle = lora::sum(v, lora::axes{0, 2}, t);
     const auto inner = lora::sum(v, lora::axes{0, 1}, t);
     for (index_t j = 0; j < b; ++j) {
@@ -249,7 +238,7 @@ TEST_CASE("ops/reduce: long sums, many axes, deep trees") {
 
 TEST_CASE("ops/reduce: more columns than fit beside the levels of the tree") {
   const auto ones = lora::full(extents{1100, 2500}, 1.0f);
-  for_each_tier([&](tier t) {
+  test::for_each_tier([&](tier t) {
     const auto s = lora::sum(ones, lora::axes{0}, t);
     const auto m = lora::mean(ones, lora::axes{0}, t);
     int wrong = 0;

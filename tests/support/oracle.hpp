@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // For the tests of products: matrices in every memory layout, surrounded by NaN and misaligned on purpose; the product in float64 with
-// the bound that docs/numerics.md derives; and the tiers that this CPU has.
+// the bound that docs/numerics.md derives.
 //
 //   const test::matrix w(rows, columns, test::layout::transposed, seed);
 //   const test::expected want(x.view(), w.view(), terms, bias);     // want.value(m, n), want.bound(m, n)
@@ -246,23 +246,6 @@ class expected {
   std::vector<double> values_;
   std::vector<double> bounds_;
 };
-
-/**
- * Calls f(tier) for each tier that can run here, and says which were left out. `say` takes a const char*. Not for avx512_bf16: without
- * precision::native it has the kernels of avx512.
- */
-template <class Say, class F>
-void for_each_tier(Say say, F f) {
-  for (unsigned i = 0; i < lora::simd::tier_count; ++i) {
-    const auto t = static_cast<lora::simd::tier>(i);
-    if (t == lora::simd::tier::avx512_bf16) continue;
-    if (lora::simd::kernels(t).which == t) {
-      f(t);
-    } else {
-      say(lora::simd::name_of(t));
-    }
-  }
-}
 
 /** Every batch size where a table of forms changes, and its neighbours, up to several turns. */
 inline constexpr index_t batch_sizes[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 15, 16, 17, 19, 20,  21,  23, 24,
