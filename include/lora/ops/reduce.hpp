@@ -95,6 +95,17 @@ void again(const loop_plan<2>& plan, const double* in, simd::tier tier, double& 
     answer = scaled_l2<Rule>(plan, in, tier);
 }
 
+/** Writes finished results of n elements each; one type for views of all ranks, so that the loops are compiled once. */
+template <class Rule, class T>
+struct result_writer {
+  typename Rule::template result<T>* to;
+  index_t n;
+  template <class Total>
+  void operator()(index_t at, Total total) const {
+    to[at] = Rule::template finish<T>(total, n);
+  }
+};
+
 template <class Rule, class T, std::size_t R>
 auto reduce_all(const ndview<const T, R>& v, simd::tier tier) {
   using Op = typename Rule::template op<T>;
@@ -107,8 +118,7 @@ auto reduce_all(const ndview<const T, R>& v, simd::tier tier) {
   const loop_plan<2> plan(v.shape(), v.stride(), strides<R>());
   const index_t n = v.size();
   typename Rule::template result<T> answer{};
-  if constexpr (!sums_twice<Rule, T>)
-    reduce_planned<Op>(plan, v.data(), tier, [&](index_t, auto total) { answer = Rule::template finish<T>(total, n); });
+  if constexpr (!sums_twice<Rule, T>) reduce_planned<Op>(plan, v.data(), tier, result_writer<Rule, T>{&answer, n});
   if constexpr (one_by_one<Rule, T>) again<Rule>(plan, v.data(), tier, answer);
   return answer;
 }
@@ -153,7 +163,7 @@ void reduce_marked(const ndview<const T, R>& v, const bool* marked, const ndview
   }
   if constexpr (!sums_twice<Rule, T>) {
     const loop_plan<2> plan(v.shape(), v.stride(), strides<R>(out_stride));
-    reduce_planned<Op>(plan, v.data(), tier, [&](index_t at, auto total) { to[at] = Rule::template finish<T>(total, n); });
+    reduce_planned<Op>(plan, v.data(), tier, result_writer<Rule, T>{to, n});
   }
   if constexpr (one_by_one<Rule, T>) {
     axis_walk kept;
