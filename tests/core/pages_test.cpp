@@ -47,7 +47,7 @@ TEST_CASE("core/pages: a touched block is in huge pages where the system gives t
 
 TEST_CASE("core/pages: the request is made for exactly the block") {
 #if defined(__linux__) && !defined(LORA_TEST_EMULATED)  // an emulator's /proc/self/smaps does not tell
-  if (policy().empty()) return;  // a kernel without them answers no
+  if (policy().empty()) return;                         // a kernel without them answers no
   for (const std::size_t size : {4 * mib, 4 * mib + 1, 7 * mib}) {
     const lora::aligned_bytes huge(size);
     const lora::aligned_bytes small(size, lora::pages::small);

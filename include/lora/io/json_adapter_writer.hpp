@@ -32,7 +32,8 @@ inline void save_json(const std::string& path, const adapter& source) {
   detail::require_writable("save_json", m);
   detail::require_no_convolution("save_json", m);
   if (m.weights.a.extent(1) == 0 || m.weights.b.extent(0) == 0)
-    detail::raise<value_error>(text() << "save_json: module " << detail::quote(m.name) << " has an extent of 0, which the protocol does not allow");
+    detail::raise<value_error>(text() << "save_json: module " << detail::quote(m.name)
+                                      << " has an extent of 0, which the protocol does not allow");
   if (!detail::is_utf8(m.name)) detail::raise<value_error>(text() << "save_json: the module's name is not UTF-8");
 
   const auto each = [&](const any_view& v, auto&& use) {
