@@ -51,20 +51,25 @@ TEST_CASE("linalg/turns: bands of long rows cover them, begin where strips do, a
         const lora::simd::form& f = invariant ? *k.row_form_for(n) : *k.form_for(n);
         const panels batch(k, f, n);
         for (const index_t depth : {0, 1, 100, 4096, 4097, 6144, 11008, 14336, 53248, 1000003})
-          for (const int unit : {1, 2}) {
-            const bands b = bands_of(batch, depth, unit);
+          for (const int unit : {1, 2, 3}) {  // the last: W of 16 bits, one k a unit
+            const bool floats = unit == 1;
+            const lora::dtype type = floats ? lora::dtype::f32 : lora::dtype::bf16;
+            const int k_a_unit = unit == 2 ? 2 : 1;
+            const bands b = bands_of(batch, type, depth, k_a_unit);
             CAPTURE(n);
             CAPTURE(depth);
             if (b.number == 1) {
-              REQUIRE(batch.packed_size(depth, unit) * 4 <= lora::detail::band_bytes);
+              REQUIRE(batch.packed_size(depth, k_a_unit) * 4 <= lora::detail::band_bytes);
+              REQUIRE((!floats || !batch.shares_rows() || depth <= lora::detail::row_form_band));
               REQUIRE(b.partials == 0);
               continue;
             }
+            if (floats && batch.shares_rows()) REQUIRE(b.depth <= lora::detail::row_form_band);
             REQUIRE(b.depth % 64 == 0);
             REQUIRE(b.depth * b.number >= depth);
             REQUIRE(b.depth * (b.number - 1) < depth);
             // 64 k more where a band is rounded up to whole strips.
-            REQUIRE(batch.packed_size(b.depth - 64 * unit, unit) * 4 <= lora::detail::band_bytes);
+            REQUIRE(batch.packed_size(b.depth - 64 * k_a_unit, k_a_unit) * 4 <= lora::detail::band_bytes);
             const index_t tile = lora::detail::tile_rows(f);
             REQUIRE(b.rows % tile == 0);
             REQUIRE((b.rows == tile || (b.partials - tile * b.partials / b.rows) * 4 <= lora::detail::partial_bytes));

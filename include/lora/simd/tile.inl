@@ -94,10 +94,11 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_strip(reg (&sum)[R][C], const row_e
 
 // All k of one segment. W comes from memory by one of two prefetches, each the better one on another kind of CPU (simd/isa.hpp): `walk`
 // is where the next R rows begin, to be fetched line after line in the order of their addresses, into L2; `ahead` is a number of bytes
-// by which each row is fetched in front of its use, into L1, running on into the next R rows at its end.
+// by which each row is fetched in front of its use, into L1, running on into the next R rows at its end. Where many panels of tokens share
+// the rows, `beside` is one row of the next block, into L2, so that fetching is spread over several panels.
 template <class W, int T, int R, int C>
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_segment(reg (&sum)[R][C], const block_job& b, const segment& seg, const char* walk,
-                                                     count ahead) noexcept {
+                                                     count ahead, const char* beside) noexcept {
   constexpr int step = lanes / T * unit_depth<W>;
   constexpr int line = 64 / static_cast<int>(sizeof(row_element<W>));
   constexpr int steps_a_line = line / step > 0 ? line / step : 1;
@@ -115,11 +116,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_segment(reg (&sum)[R][C], const blo
   // Where a row ends, what lies ahead of it is what the job says comes next: the row R further on, or the next run of k.
   const count wrap_at = ahead != 0 ? whole - ahead / (step * size) : whole;
   for (; i + steps_a_turn <= whole; i += steps_a_turn) {
-    if (walk != nullptr) {
-#pragma GCC unroll 16
-      for (int r = 0; r < R * lines_a_turn; ++r) __builtin_prefetch(walk + 64 * r, 0, 2);
-      walk += 64 * R * lines_a_turn;
-    } else if (ahead != 0) {
+    if (ahead != 0) {
       const count distance = i < wrap_at ? ahead : ahead + b.wrap;
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
@@ -128,6 +125,14 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_segment(reg (&sum)[R][C], const blo
           __builtin_prefetch(
               reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(row[r]) + static_cast<std::uintptr_t>(distance + 64 * l)), 0,
               3);
+    } else if (walk != nullptr) {
+#pragma GCC unroll 16
+      for (int r = 0; r < R * lines_a_turn; ++r) __builtin_prefetch(walk + 64 * r, 0, 2);
+      walk += 64 * R * lines_a_turn;
+    } else if (beside != nullptr) {
+#pragma GCC unroll 2
+      for (int l = 0; l < lines_a_turn; ++l) __builtin_prefetch(beside + 64 * l, 0, 2);
+      beside += 64 * lines_a_turn;
     }
     if constexpr (strips) {
       run_strip<W, T>(sum, row, x);
@@ -165,12 +170,13 @@ LORA_SIMD_TARGET void run_block(const block_job& b) {
     // Only the first segment, W, comes from memory.
     const char* walk = s == 0 ? b.walk : nullptr;
     const count ahead = s == 0 ? b.ahead : 0;
+    const char* beside = s == 0 ? b.beside : nullptr;
     if constexpr (std::is_same_v<W, float>) {
-      run_segment<float, T, R, C>(sum, b, seg, walk, ahead);
+      run_segment<float, T, R, C>(sum, b, seg, walk, ahead, beside);
     } else if (seg.is_w) {
-      run_segment<W, T, R, C>(sum, b, seg, walk, ahead);
+      run_segment<W, T, R, C>(sum, b, seg, walk, ahead, beside);
     } else {
-      run_segment<float, T, R, C>(sum, b, seg, nullptr, 0);
+      run_segment<float, T, R, C>(sum, b, seg, nullptr, 0, nullptr);
     }
   }
 
