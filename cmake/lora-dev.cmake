@@ -16,6 +16,17 @@ target_compile_options(lora_dev INTERFACE -Wall -Wextra -Wpedantic -Wconversion 
 # 105651, mended in 13). The header checks do without this.
 set(lora_program_options $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>)
 
+# The kernels in one object for all programs that link this (simd/instantiate.hpp): compiling them in each file took most of the build. The tests
+# of kernels, of headers, of mixed flags and the documents' programs do without, as most users will.
+function(lora_add_kernels)
+  set(source "${PROJECT_BINARY_DIR}/lora_dev_kernels.cpp")
+  file(CONFIGURE OUTPUT "${source}" CONTENT "#include <lora/simd/instantiate.hpp>\n")
+  add_library(lora_dev_kernels OBJECT EXCLUDE_FROM_ALL "${source}")
+  target_compile_definitions(lora_dev_kernels PUBLIC LORA_EXTERN_KERNELS)
+  target_link_libraries(lora_dev_kernels PUBLIC lora_dev lora)
+endfunction()
+lora_add_kernels()
+
 # lora_require(<package> TARGET <target> DEBIAN <package> FOR <who needs it>)
 # Finds a package of lora's own programs. What is missing is gathered, so that a newcomer sees one list, not one error at a time.
 macro(lora_require package)

@@ -4,6 +4,9 @@
 //
 //   const auto& k = lora::simd::kernels();                       // the best this machine has
 //   const auto& g = lora::simd::kernels(lora::simd::tier::generic);
+//
+// Each file that calls a product compiles the kernels of the types it names, for every tier. A program of many such files may compile them
+// once: see simd/instantiate.hpp.
 #ifndef LORA_SIMD_DISPATCH_HPP
 #define LORA_SIMD_DISPATCH_HPP
 
@@ -107,6 +110,12 @@ template <class Unused = void>
   (void)wanted;
   return &generic::run_norms;
 }
+
+#if defined(LORA_EXTERN_KERNELS)
+#define LORA_KERNEL_INSTANCES extern template
+#include <lora/simd/instances.inl>
+#undef LORA_KERNEL_INSTANCES
+#endif
 
 }  // namespace lora::inline v0::simd::inline LORA_ISA_TAG
 
