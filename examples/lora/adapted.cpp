@@ -104,7 +104,7 @@ std::size_t adapted_base::tied_to(std::size_t module) const {
 }
 
 bool adapted_base::is_adapted(std::size_t module) const {
-  if (!given_[module].empty()) return true;
+  if (!given_[module].empty() || replacement(module).size() != 0) return true;
   const std::size_t table = tied_to(module);
   return table != none && std::any_of(given_[table].begin(), given_[table].end(), [](const auto& g) { return has_rows(g); });
 }
@@ -112,6 +112,10 @@ bool adapted_base::is_adapted(std::size_t module) const {
 lora::any_view adapted_base::replacement(std::size_t module) const {
   for (const given_module& g : given_[module])
     if (g.module->weights.weight.size() != 0) return g.module->weights.weight;
+  // A copy of the base's table is a new value of the parameter that both have; a module that was saved whole (modules_to_save) is a new module.
+  if (const std::size_t table = tied_to(module); table != none)
+    for (const given_module& g : given_[table])
+      if (const lora::low_rank& w = g.module->weights; w.weight.size() != 0 && !w.weight_is_own) return w.weight;
   return {};
 }
 

@@ -7,6 +7,7 @@
 #include <lora/io/safetensors_stream.hpp>
 #include <lora/linalg/embedding.hpp>
 #include <lora/linalg/merge_report.hpp>
+#include <lora/ops/cast.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -118,11 +119,13 @@ class plan {
       return g.module->weights.bias.size() != 0 || g.module->weights.trained_bias.size() != 0;
     });
   }
-  /** Whether a table is changed by more than token rows, which modules that are tied to it share. */
+  /** Whether a table is changed by more than what modules that are tied to it share: token rows, and a new value of the table itself. */
   [[nodiscard]] bool changes_alone(std::size_t table) const {
     const auto given = model_.given(table);
-    return std::any_of(given.begin(), given.end(),
-                       [](const given_module& g) { return g.module->weights.a.size() != 0 || g.module->weights.weight.size() != 0; });
+    return std::any_of(given.begin(), given.end(), [](const given_module& g) {
+      const lora::low_rank& w = g.module->weights;
+      return w.a.size() != 0 || (w.weight.size() != 0 && w.weight_is_own);
+    });
   }
 
   void add_bias(const lora::module_contract& m, std::size_t i) {
@@ -150,7 +153,7 @@ class plan {
     c.weights.push_back(i);
   }
 
-  /** A tied module gets a tensor of its own, unless all that changes are token rows that it has in common with the table. */
+  /** A tied module gets a tensor of its own, unless all that changes is what it has in common with the table. */
   void add_tied(std::size_t i, std::size_t table) {
     if (!changes_weight(i) && !changes_alone(table)) return;
     const lora::module_contract& m = model_.contract()[i];
@@ -218,7 +221,7 @@ class merger {
       std::printf("%s %5s %5s  as its table was\n", column(escaped(model_.contract()[c.weights.front()].name), 40).c_str(), "",
                   lora::name_of(old.type()));
     } else if (changes_.is_whole(c, old)) {
-      lora::dispatch<2, float, float16, bfloat16>(model_.weight(c.weights.front()), [&](auto w) { write_whole(c, next.view, w); });
+      as_type(old.type(), [&](auto type) { write_whole(c, next.view, type); });
     } else {
       write_parts(c, old);
     }
@@ -230,24 +233,26 @@ class merger {
     out_.write(converted(v, type).view);
   }
 
+  /** Calls f with a value of the type: that of a tensor of the base, in which its successor is written. */
+  template <class F>
+  static void as_type(dtype type, F f) {
+    if (type == dtype::f16) return f(float16());
+    if (type == dtype::bf16) return f(bfloat16());
+    f(0.0f);
+  }
+
   /** One module that is its tensor. One at a time: never the whole new model. */
-  template <class W>
-  void write_whole(const change& c, const lora::any_view& wanted, const W& w) {
+  template <class T>
+  void write_whole(const change& c, const lora::any_view& wanted, T type) {
     const lora::module_contract& m = model_.contract()[c.weights.front()];
-    const auto merged = merge_one(c.weights.front(), w);
-    lora::any_view v(merged.view());
+    const lora::ndarray<T, 2> merged = merge_one(c.weights.front(), type);
+    const lora::any_view v(merged.view());
     if (m.kind == lora::module_kind::conv2d)
-      v = lora::any_view(merged.data(), v.type(), wanted.shape(), wanted.rank());
+      out_.write(lora::any_view(merged.data(), v.type(), wanted.shape(), wanted.rank()));
     else if (m.layout == lora::weight_layout::in_out && m.kind != lora::module_kind::embedding)
-      v = v.transpose();
-    if (v.type() == wanted.type()) return out_.write(v);
-    lora::aligned_bytes gathered(v.size_bytes());  // a replacement of another type, which takes the base's
-    std::size_t used = 0;
-    lora::detail::write_elements(v, [&](const void* data, std::size_t size) {
-      std::memcpy(static_cast<std::byte*>(gathered.data()) + used, data, size);
-      used += size;
-    });
-    write_as(lora::any_view(gathered.data(), v.type(), v.shape(), v.rank()), wanted.type());
+      out_.write(v.transpose());
+    else
+      out_.write(v);
   }
 
   /** Parts of a fused tensor, or experts: the rest of it is as it was. */
@@ -258,28 +263,43 @@ class merger {
     for (const std::size_t i : c.weights) {
       const lora::module_contract& m = model_.contract()[i];
       const lora::any_view part = lora::detail::matrix_in(whole, m, lora::weight_name(m));
-      lora::dispatch<2, float, float16, bfloat16>(model_.weight(i), [&](auto w) {
-        const auto merged = merge_one(i, w);
-        lora::dispatch<2, float, float16, bfloat16>(part, [&](auto to) {
-          using element = std::remove_cv_t<typename decltype(to)::value_type>;
-          auto* const data = const_cast<element*>(to.data());  // of `memory`
-          for (lora::index_t r = 0; r < m.out; ++r)
-            for (lora::index_t k = 0; k < m.in; ++k)
-              data[r * to.stride(0) + k * to.stride(1)] = static_cast<element>(static_cast<float>(merged(r, k)));
-        });
+      lora::dispatch<2, float, float16, bfloat16>(part, [&](auto to) {
+        using element = std::remove_cv_t<typename decltype(to)::value_type>;
+        const lora::ndarray<element, 2> merged = merge_one(i, element());
+        auto* const data = const_cast<element*>(to.data());  // of `memory`
+        for (lora::index_t r = 0; r < m.out; ++r)
+          for (lora::index_t k = 0; k < m.in; ++k) data[r * to.stride(0) + k * to.stride(1)] = merged(r, k);
       });
     }
     out_.write(whole);
   }
 
-  /** The new weight, [out, in]; of an embedding the table, [tokens, width]. */
-  template <class W>
-  [[nodiscard]] lora::ndarray<std::remove_cv_t<typename W::value_type>, 2> merge_one(std::size_t module, const W& w) {
-    using T = std::remove_cv_t<typename W::value_type>;
+  /**
+   * The new weight, [out, in]; of an embedding the table, [tokens, width]. Rounded once, to T: a replacement of another type is merged as
+   * floats, which it is exactly.
+   */
+  template <class T>
+  [[nodiscard]] lora::ndarray<T, 2> merge_one(std::size_t module, T) {
+    const lora::any_view w = model_.weight(module);
+    if (w.type() == lora::dtype_of<T>) return merge_into<T>(module, w.as<const T, 2>());
+    lora::ndarray<float, 2> wide(lora::extents{w.extent(0), w.extent(1)});
+    lora::dispatch<2, float, float16, bfloat16>(w, [&](auto v) { lora::cast(v, wide); });
+    return merge_into<T>(module, lora::ndview<const float, 2>(wide.view()));
+  }
+
+  template <class T, class W>
+  [[nodiscard]] lora::ndarray<T, 2> merge_into(std::size_t module, const W& w) {
     const lora::adapter_set set = model_.set_of(module);
     const lora::low_rank_update update = set[module];
     const bool table = model_.contract()[module].kind == lora::module_kind::embedding;
-    lora::ndarray<T, 2> merged = table ? lora::merged_table(w.transpose(), update) : lora::merged(w, update);
+    auto sum = table ? lora::merged_table(w.transpose(), update) : lora::merged(w, update);
+    lora::ndarray<T, 2> merged;
+    if constexpr (std::is_same_v<decltype(sum), lora::ndarray<T, 2>>) {
+      merged = std::move(sum);
+    } else {
+      merged = lora::ndarray<T, 2>(sum.shape());
+      lora::cast(sum, merged);
+    }
     const lora::float_view<2> after = table ? lora::float_view<2>(merged.view().transpose()) : lora::float_view<2>(merged.view());
     std::string note;
     const auto add = [&](const std::string& word) { note += (note.empty() ? "" : ", ") + word; };

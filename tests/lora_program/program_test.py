@@ -1062,6 +1062,28 @@ def kinds_merge_test(tmp):
     check(read(tmp / "m")["lm_head.weight"] == base["model.embed_tokens.weight"] != read(tmp / "m")["model.embed_tokens.weight"] and "as its table was" in text, text)
     text = good("merge", "--base", folder / "base.safetensors", "--adapter", alone, "--output", tmp / "m")
     check(read(tmp / "m").keys() == base.keys() and "--tied NAME=model.embed_tokens" in text, text)
+    # A copy of the table in the adapter (save_embedding_layers) is a new value of the weight that both have, of whatever type: the head gets it as it
+    # is, the table with the product on top, rounded once, to the base's type.
+    dtype, (rows, columns), raw = base["model.embed_tokens.weight"]
+    values = [1 + 0.75 * v for v in numbers(dtype, raw)]
+    name = "base_model.model.model.embed_tokens"
+    a, b = (matrix(tensors[f"{name}.lora_embedding_{part}"]) for part in "AB")
+    s = config["lora_alpha"] / config["r"]
+    for of_base, of_copy in (("F32", "F16"), ("F32", "BF16"), ("BF16", "F32"), ("F16", "F32"), ("BF16", "F16")):
+        changed = {n: (of_base, t[1], packed(of_base, numbers(t[0], t[2]))) for n, t in base.items()}
+        write(tmp / "base", changed)
+        copy = (of_copy, [rows, columns], packed(of_copy, values))
+        write(alone / "adapter_model.safetensors", {**tensors, name + ".base_layer.weight": copy})
+        good("merge", "--base", tmp / "base", "--adapter", alone, *TIED, "--output", tmp / "m")
+        merged = read(tmp / "m")
+        check(merged.keys() == base.keys() | {"lm_head.weight"} and all(merged[n][0] == of_base for n in merged), of_base, of_copy)
+        unit = {"F32": 0, "F16": 2**-11, "BF16": 2**-8}[of_base]
+        for i, (had, now, exact) in enumerate(zip(floats(merged["lm_head.weight"]), floats(merged["model.embed_tokens.weight"]), floats(copy))):
+            check(abs(had - exact) <= unit * abs(exact), of_base, of_copy, "head", i, had, exact)
+            own = [s * b[i % columns][r] * a[r][i // columns] for r in range(len(a))]
+            chain = gamma(len(a) + 8) * (abs(exact) + math.fsum(map(abs, own)))
+            want = math.fsum([exact, *own])
+            check(abs(now - want) <= chain + unit * 2.0**(math.frexp(abs(want) + chain)[1] - 1), of_base, of_copy, "table", i, now, want)
 
 
 def fused_test(tmp):

@@ -35,21 +35,6 @@ except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(77)
 
-# What the program `lora` has on top of plain adapters: jobs with the others do not go through it.
-PROGRAM = {
-    "dora": True,
-    "lora_bias": True,
-    "bias": True,
-    "conv1d": True,
-    "embedding": True,
-    "conv2d": True,
-    "experts": False,
-    "modules_to_save": True,
-    "trainable_tokens": True,
-    "base_copy": False,
-    "tied": False,
-}
-
 # The refusals that are right: the words, the reason, and what must be true of the job. Anything else is a failure, and so is a job that
 # a line says must be refused and is not.
 REFUSALS = [
@@ -430,9 +415,9 @@ class Oracle:
         theirs = ours if self.factor is None else 4 * self.steps * EPS * (2 + 2 * abs(g)) * (1 + self.spread) * (size + biases)
         return g * y + bias, ours, theirs
 
-    def merged(self):
-        """W, the bound of the f32 chain, and that with the one rounding to W's type."""
-        dtype = self.dtype
+    def merged(self, dtype=None):
+        """W, the bound of the f32 chain, and that with the one rounding to W's type, or to this one."""
+        dtype = dtype or self.dtype
         g = 1.0 if self.factor is None else self.factor[:, None]
         exact = g * (self.w + self.delta)
         chain = 4 * (self.rank + 8) * EPS * abs(g) * (abs(self.w) + self.size)
@@ -584,7 +569,8 @@ def hold(seen, what, name, got, exact, bound, tight=None):
 def through_program(program, job, result, folder, seen):
     """The same job through `lora apply` for one module, and `lora merge`."""
     inputs = load_file(folder / "x.safetensors")
-    adapters = [w for i, weight in enumerate(job.weights) for w in ("--adapter", f"{folder / f'a{i}'}={weight}")]
+    model = ["--base", folder / "base.safetensors", *(w for tie in job.tied.items() for w in ("--tied", "=".join(tie)))]
+    model += [w for i, weight in enumerate(job.weights) for w in ("--adapter", f"{folder / f'a{i}'}={weight}")]
 
     def run(*arguments):
         done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=60)
@@ -595,10 +581,10 @@ def through_program(program, job, result, folder, seen):
     np.save(folder / "x.npy", inputs[name].numpy())
     geometry = job.geometry.get(name, {})
     shape = [w for key in ("stride", "padding") if key in geometry for w in (f"--{key}", ",".join(map(str, np.broadcast_to(geometry[key], 2))))]
-    run("apply", "--base", folder / "base.safetensors", *adapters, "--module", name, "--input", folder / "x.npy", "--output", folder / "y.npy", *shape)
+    run("apply", *model, "--module", name, "--input", folder / "x.npy", "--output", folder / "y.npy", *shape)
     y, bound, _ = result.expected[name].forward(job.matrix_input(name, inputs[name]))
     hold(seen, "program: apply", name, job.matrix_output(name, torch.from_numpy(np.load(folder / "y.npy"))), y, bound, tight=bound / 10)
-    merge = ("merge", "--base", folder / "base.safetensors", *adapters, "--output", folder / "merged.safetensors")
+    merge = ("merge", *model, "--output", folder / "merged.safetensors")
     try:
         run(*merge)
     except Failure as refused:  # a bias of B over a base without one, also when it is zero
@@ -608,11 +594,18 @@ def through_program(program, job, result, folder, seen):
     if any(o.bias is None and o.own_bias.any() for o in result.expected.values()):
         raise Failure("lora merge: a bias of B over a base without one must be refused")
     merged = load_file(folder / "merged.safetensors")
-    if merged.keys() != result.state.keys():
+    if merged.keys() - {f"{head}.weight" for head in job.tied} != result.state.keys():
         raise Failure("lora merge: other tensors than the base's")
+
+    def weight_of(name):
+        """As a matrix [out, in]; one of the experts', or of a tied module that goes on sharing its table."""
+        expert = re.fullmatch(r"(.*)\.(\w+)\[(\d+)\]", name)
+        if expert:
+            return f64(experts_of(merged[f"{expert[1]}.{expert[2]}"], job.build().get_submodule(expert[1]).is_transposed)[int(expert[3])])
+        return matrix_of(job.kinds[name], merged.get(name + ".weight", merged.get(job.weight_name(name))))
     for name, oracle in result.expected.items():
-        exact, chain, allowed = oracle.merged()
-        hold(seen, "program: merge", name, matrix_of(job.kinds[name], merged[name + ".weight"]), exact, allowed, tight=allowed - 0.9 * chain)
+        exact, chain, allowed = oracle.merged(job.base_dtype)  # also of a copy in the adapter that has another
+        hold(seen, "program: merge", name, weight_of(name), exact, allowed, tight=allowed - 0.9 * chain)
         if oracle.bias is not None:
             unit = 2.0**-24 if job.base_dtype == torch.float32 else U16[job.base_dtype][0]
             want = oracle.bias + oracle.own_bias
@@ -635,7 +628,7 @@ def main():
     driver = subprocess.Popen([options.driver], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     seen = collections.defaultdict(float)
     outcomes, drawn, failures = collections.Counter(), collections.Counter(), []
-    programs = 0
+    programs, of_kind = 0, collections.Counter()
     for number in [options.only] if options.only is not None else range(options.jobs):
         with tempfile.TemporaryDirectory(prefix="lora-peft-") as scratch:
             folder = pathlib.Path(scratch)
@@ -677,10 +670,11 @@ def main():
                     check_answers(job, result, folder, notes, seen)
                     outcomes["agrees"] += 1
                     seen["PEFT forward"] = max(seen["PEFT forward"], result.worst)
-                    supported = all(PROGRAM.get(f, True) for f in job.features)
-                    if options.lora and programs < 20 and supported and not notes and any(o.terms for o in result.expected.values()):
+                    rare = {"experts", "base_copy", "tied"} & job.features
+                    if options.lora and (programs < 20 or any(of_kind[f] < 5 for f in rare)) and not notes and any(o.terms for o in result.expected.values()):
                         through_program(options.lora, job, result, folder, seen)
                         programs += 1
+                        of_kind.update(rare)
             except Exception as f:  # of PEFT too: a job that it cannot make is to be drawn otherwise
                 failures.append(number)
                 if not isinstance(f, Failure):
@@ -694,7 +688,7 @@ def main():
     for what, share in sorted(seen.items()):
         print(f"  {what}: at most {share:.3f} of the bound")
     if options.lora:
-        print(f"  {programs} of them through the program")
+        print(f"  {programs} of them through the program", *(f", {n} with {f}" for f, n in of_kind.items()), sep="")
     if options.only is None and not failures and (outcomes["agrees"] < options.jobs // 2 or options.lora and programs < 20):
         sys.exit("FAILED: too few jobs were compared")
     sys.exit(f"FAILED: jobs {failures}" if failures else 0)
