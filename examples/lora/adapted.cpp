@@ -112,10 +112,17 @@ bool adapted_base::is_adapted(std::size_t module) const {
 lora::any_view adapted_base::replacement(std::size_t module) const {
   for (const given_module& g : given_[module])
     if (g.module->weights.weight.size() != 0) return g.module->weights.weight;
-  // A copy of the base's table is a new value of the parameter that both have; a module that was saved whole (modules_to_save) is a new module.
-  if (const std::size_t table = tied_to(module); table != none)
-    for (const given_module& g : given_[table])
-      if (const lora::low_rank& w = g.module->weights; w.weight.size() != 0 && !w.weight_is_own) return w.weight;
+  // A copy of the base's weight is a new value of the parameter that tied modules share; one that was saved whole (modules_to_save) is a new module.
+  const auto owner = [&](std::size_t i) {
+    const std::size_t table = tied_to(i);
+    return table == none ? i : table;
+  };
+  for (const lora::io::tied_modules& t : base_.options.tied)
+    for (const std::size_t i : {contract_.find(t.to), contract_.find(t.module)}) {
+      if (i == none || owner(i) != owner(module)) continue;
+      for (const given_module& g : given_[i])
+        if (const lora::low_rank& w = g.module->weights; w.weight.size() != 0 && !w.weight_is_own) return w.weight;
+    }
   return {};
 }
 

@@ -50,10 +50,13 @@ class adapted_base {
   static constexpr std::size_t none = lora::model_contract::not_found;
   /** The module whose weight this one has, by --tied; or none. */
   [[nodiscard]] std::size_t tied_to(std::size_t module) const;
-  /** Whether any adapter changes what the module computes: its own part, or token rows of the table that it is tied to. */
+  /** Whether any adapter changes what the module computes: its own part, or what it shares with the modules that it is tied to. */
   [[nodiscard]] bool is_adapted(std::size_t module) const;
 
-  /** What an adapter brings in place of the weight, as it would lie in the file; empty when none does. */
+  /**
+   * What an adapter brings in place of the weight, as it would lie in the file: for this module, or as a copy of the base's weight for one
+   * that is tied to it. Empty when none does.
+   */
   [[nodiscard]] lora::any_view replacement(std::size_t module) const;
   /**
    * The weight [out, in] of a module, in place: the replacement, or the base's. Empty when there is none.

@@ -106,22 +106,20 @@ class plan {
     throw lora::bind_error(("'" + s.path + "': " + problem).c_str());
   }
 
-  [[nodiscard]] bool changes_weight(std::size_t i) const {
+  [[nodiscard]] bool has_rows(std::size_t i) const {
     const auto given = model_.given(i);
-    return std::any_of(given.begin(), given.end(), [](const given_module& g) {
-      const lora::low_rank& w = g.module->weights;
-      return w.a.size() != 0 || w.weight.size() != 0 || w.rows.size() != 0;
-    });
+    return std::any_of(given.begin(), given.end(), [](const given_module& g) { return g.module->weights.rows.size() != 0; });
   }
+  [[nodiscard]] bool changes_weight(std::size_t i) const { return has_rows(i) || changes_alone(i) || model_.replacement(i).size() != 0; }
   [[nodiscard]] bool changes_bias(std::size_t i) const {
     const auto given = model_.given(i);
     return std::any_of(given.begin(), given.end(), [](const given_module& g) {
       return g.module->weights.bias.size() != 0 || g.module->weights.trained_bias.size() != 0;
     });
   }
-  /** Whether a table is changed by more than what modules that are tied to it share: token rows, and a new value of the table itself. */
-  [[nodiscard]] bool changes_alone(std::size_t table) const {
-    const auto given = model_.given(table);
+  /** Whether the weight is changed by more than what tied modules share: token rows of a table, and a new value of the base's weight. */
+  [[nodiscard]] bool changes_alone(std::size_t module) const {
+    const auto given = model_.given(module);
     return std::any_of(given.begin(), given.end(), [](const given_module& g) {
       const lora::low_rank& w = g.module->weights;
       return w.a.size() != 0 || (w.weight.size() != 0 && w.weight_is_own);
@@ -155,7 +153,7 @@ class plan {
 
   /** A tied module gets a tensor of its own, unless all that changes is what it has in common with the table. */
   void add_tied(std::size_t i, std::size_t table) {
-    if (!changes_weight(i) && !changes_alone(table)) return;
+    if (!has_rows(i) && !changes_alone(i) && !changes_alone(table)) return;
     const lora::module_contract& m = model_.contract()[i];
     require_floats(lora::weight_name(m));
     const lora::any_view replaced = model_.replacement(table);
@@ -287,19 +285,23 @@ class merger {
     return merge_into<T>(module, lora::ndview<const float, 2>(wide.view()));
   }
 
+  template <class T, class From>
+  [[nodiscard]] static lora::ndarray<T, 2> rounded(lora::ndarray<From, 2> sum) {
+    if constexpr (std::is_same_v<From, T>) {
+      return sum;
+    } else {
+      lora::ndarray<T, 2> to(sum.shape());
+      lora::cast(sum, to);
+      return to;
+    }
+  }
+
   template <class T, class W>
   [[nodiscard]] lora::ndarray<T, 2> merge_into(std::size_t module, const W& w) {
     const lora::adapter_set set = model_.set_of(module);
     const lora::low_rank_update update = set[module];
     const bool table = model_.contract()[module].kind == lora::module_kind::embedding;
-    auto sum = table ? lora::merged_table(w.transpose(), update) : lora::merged(w, update);
-    lora::ndarray<T, 2> merged;
-    if constexpr (std::is_same_v<decltype(sum), lora::ndarray<T, 2>>) {
-      merged = std::move(sum);
-    } else {
-      merged = lora::ndarray<T, 2>(sum.shape());
-      lora::cast(sum, merged);
-    }
+    lora::ndarray<T, 2> merged = rounded<T>(table ? lora::merged_table(w.transpose(), update) : lora::merged(w, update));
     const lora::float_view<2> after = table ? lora::float_view<2>(merged.view().transpose()) : lora::float_view<2>(merged.view());
     std::string note;
     const auto add = [&](const std::string& word) { note += (note.empty() ? "" : ", ") + word; };

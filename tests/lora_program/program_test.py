@@ -1062,6 +1062,16 @@ def kinds_merge_test(tmp):
     check(read(tmp / "m")["lm_head.weight"] == base["model.embed_tokens.weight"] != read(tmp / "m")["model.embed_tokens.weight"] and "as its table was" in text, text)
     text = good("merge", "--base", folder / "base.safetensors", "--adapter", alone, "--output", tmp / "m")
     check(read(tmp / "m").keys() == base.keys() and "--tied NAME=model.embed_tokens" in text, text)
+    # The same the other way round: a copy under the head's name is the table's new value, too, with whatever the head has on top for itself.
+    given = read(folder / "adapter_model.safetensors")
+    dtype, shape, raw = base["model.embed_tokens.weight"]
+    copy = (dtype, shape, packed(dtype, [v - 0.5 for v in numbers(dtype, raw)]))
+    write(alone / "adapter_model.safetensors", {**{n: t for n, t in given.items() if "lm_head" in n}, "base_model.model.lm_head.base_layer.weight": copy})
+    (alone / "adapter_config.json").write_text(json.dumps({**config, "target_modules": ["lm_head"]}))
+    good("merge", "--base", folder / "base.safetensors", "--adapter", alone, *TIED, "--output", tmp / "m")
+    merged = read(tmp / "m")
+    check(merged["model.embed_tokens.weight"] == copy and merged["lm_head.weight"] not in (copy, base["model.embed_tokens.weight"]))
+    (alone / "adapter_config.json").write_text(json.dumps({**config, "target_modules": ["embed_tokens"]}))
     # A copy of the table in the adapter (save_embedding_layers) is a new value of the weight that both have, of whatever type: the head gets it as it
     # is, the table with the product on top, rounded once, to the base's type.
     dtype, (rows, columns), raw = base["model.embed_tokens.weight"]
