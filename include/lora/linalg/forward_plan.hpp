@@ -220,7 +220,7 @@ struct plan {
       if (!in_place(t.b)) gather_depth = sum_or_most(gather_depth, rank);
       if (!in_place(t.a)) gather_depth = gather_depth > in ? gather_depth : in;
     }
-    cut = transposed ? detail::bands{} : detail::bands_of(batch, w.type(), in, kernels.unit());
+    cut = transposed ? detail::bands{} : detail::bands_of(batch, w.type(), simd::active_fetch(), in, kernels.unit());
     packs = active != 0 || replaces;
     tasks = 1;
     if (concurrency > 1 && wants_threads(w.size(), w.type(), most_tokens)) {

@@ -49,7 +49,7 @@ struct panels {
 
   [[nodiscard]] const simd::form& form_of(count panel) const noexcept { return panel + 1 == number ? *last : *full; }
   [[nodiscard]] count tokens_of(count panel) const noexcept { return panel + 1 == number ? tokens - panel * panel_tokens : panel_tokens; }
-  /** Whether a block of rows meets one narrow panel after the other: batch_invariant, from some 16 tokens on. */
+  /** Whether a block of rows meets one narrow panel after the other: batch_invariant, from 11 to 21 tokens on. */
   [[nodiscard]] bool shares_rows() const noexcept { return full->tokens_lane == 1 && number >= full->rows; }
   /** Units of k (one k each, or two for pairs) rounded up to whole steps of P. */
   [[nodiscard]] count padded(count depth, int unit = 1) const noexcept {
@@ -154,12 +154,13 @@ inline constexpr count partial_bytes = 192 << 10;
 // Where a step is of one token (batch_invariant), many narrow panels share a block of rows, which then should stay in L1 with the tokens of a
 // panel: 6 rows and 4 tokens of so many floats take 40 KiB. With the next block's rows fetched one a panel, 64 tokens by 4096 x 4096 took 19.1 to
 // 19.7 ms, 20.4 to 21.0 without both. Rows of 16 bits are widened again for each panel: for them the same was 5 to 10 %
-// slower.
+// slower. Where a walk fetches W, which takes whole rows, bands of them would leave it out.
 inline constexpr count row_form_band = 1024;
 
-/** For rows of `depth` elements of `type`, tokens packed `unit` k to 4 bytes. */
-[[nodiscard]] inline bands bands_of(const panels& batch, dtype type, count depth, int unit) noexcept {
-  const count most = batch.shares_rows() && type == dtype::f32 ? row_form_band : band_bytes / 4 / batch.packed_tokens;
+/** For rows of `depth` elements of `type`, fetched in the way `how`, tokens packed `unit` k to 4 bytes. */
+[[nodiscard]] inline bands bands_of(const panels& batch, dtype type, simd::fetch how, count depth, int unit) noexcept {
+  const bool one_a_panel = batch.shares_rows() && type == dtype::f32 && how == simd::fetch::ahead;
+  const count most = one_a_panel ? row_form_band : band_bytes / 4 / batch.packed_tokens;
   const count units = batch.padded(depth, unit);
   if (units <= most) return {};
   const count number = (units - 1) / most + 1;
@@ -236,7 +237,7 @@ inline void run_tile(const rows_job& job, const tile_job& t) noexcept {
         b.ahead = 0;
         const count next = (b.panel * w.row_stride + depth) * size + b.wrap;
         const auto at = reinterpret_cast<std::uintptr_t>(w.w) + static_cast<std::uintptr_t>(row * w.row_stride * size + next);
-        b.beside = b.panel < R ? reinterpret_cast<const char*>(at) : nullptr;
+        b.beside = b.panel < R ? at : 0;
       }
       f.run(b);
     }

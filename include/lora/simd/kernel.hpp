@@ -69,7 +69,7 @@ struct block_job {
   count rows_left = PTRDIFF_MAX;  // rows there are from `row` on; behind the last, it is summed again, into rows of `out` that must exist
   count ahead = 0;                // bytes by which each row of the first segment is prefetched ahead of its use; 0: do not
   count wrap = 0;                 // bytes from where a row of the first segment ends to where what is summed next begins, for `ahead`
-  const char* beside = nullptr;   // a later row of the first segment, as long, fetched into L2 meanwhile in place of these two; null: none
+  std::uintptr_t beside = 0;      // address of a later row of the first segment, as long, fetched into L2 meanwhile in their place; 0: none
   // Long rows are summed in several runs of k, between which the sums of a block lie here as they are in registers, [R][C][lanes]: every
   // chain goes on where it stopped, so that the result has the bits of one run.
   float* partial = nullptr;

@@ -98,7 +98,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_strip(reg (&sum)[R][C], const row_e
 // the rows, `beside` is one row of the next block, into L2, so that fetching is spread over several panels.
 template <class W, int T, int R, int C>
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_segment(reg (&sum)[R][C], const block_job& b, const segment& seg, const char* walk,
-                                                     count ahead, const char* beside) noexcept {
+                                                     count ahead, std::uintptr_t beside) noexcept {
   constexpr int step = lanes / T * unit_depth<W>;
   constexpr int line = 64 / static_cast<int>(sizeof(row_element<W>));
   constexpr int steps_a_line = line / step > 0 ? line / step : 1;
@@ -129,9 +129,9 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_segment(reg (&sum)[R][C], const blo
 #pragma GCC unroll 16
       for (int r = 0; r < R * lines_a_turn; ++r) __builtin_prefetch(walk + 64 * r, 0, 2);
       walk += 64 * R * lines_a_turn;
-    } else if (beside != nullptr) {
+    } else if (beside != 0) {
 #pragma GCC unroll 2
-      for (int l = 0; l < lines_a_turn; ++l) __builtin_prefetch(beside + 64 * l, 0, 2);
+      for (std::uintptr_t l = 0; l < lines_a_turn; ++l) __builtin_prefetch(reinterpret_cast<const void*>(beside + 64 * l), 0, 2);
       beside += 64 * lines_a_turn;
     }
     if constexpr (strips) {
@@ -170,13 +170,13 @@ LORA_SIMD_TARGET void run_block(const block_job& b) {
     // Only the first segment, W, comes from memory.
     const char* walk = s == 0 ? b.walk : nullptr;
     const count ahead = s == 0 ? b.ahead : 0;
-    const char* beside = s == 0 ? b.beside : nullptr;
+    const std::uintptr_t beside = s == 0 ? b.beside : 0;
     if constexpr (std::is_same_v<W, float>) {
       run_segment<float, T, R, C>(sum, b, seg, walk, ahead, beside);
     } else if (seg.is_w) {
       run_segment<W, T, R, C>(sum, b, seg, walk, ahead, beside);
     } else {
-      run_segment<float, T, R, C>(sum, b, seg, nullptr, 0, nullptr);
+      run_segment<float, T, R, C>(sum, b, seg, nullptr, 0, 0);
     }
   }
 
