@@ -18,14 +18,21 @@ set(lora_program_options $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COM
 
 # The kernels in one object for all programs that link this (simd/instantiate.hpp): compiling them in each file took most of the build. The tests
 # of kernels, of headers, of mixed flags and the documents' programs do without, as most users will.
-function(lora_add_kernels)
+function(lora_add_kernels name)
   set(source "${PROJECT_BINARY_DIR}/lora_dev_kernels.cpp")
   file(CONFIGURE OUTPUT "${source}" CONTENT "#include <lora/simd/instantiate.hpp>\n")
-  add_library(lora_dev_kernels OBJECT EXCLUDE_FROM_ALL "${source}")
-  target_compile_definitions(lora_dev_kernels PUBLIC LORA_EXTERN_KERNELS)
-  target_link_libraries(lora_dev_kernels PUBLIC lora_dev lora)
+  add_library(${name} OBJECT EXCLUDE_FROM_ALL "${source}")
+  target_compile_definitions(${name} PUBLIC LORA_EXTERN_KERNELS)
+  target_compile_options(${name} PRIVATE ${ARGN})
+  target_link_libraries(${name} PUBLIC lora_dev lora)
 endfunction()
-lora_add_kernels()
+lora_add_kernels(lora_dev_kernels)
+# For programs that serve: with sanitized kernels hot_swap takes eight times as long. Those are tested by linalg_test.
+if("${CMAKE_CXX_FLAGS} ${CMAKE_CXX_FLAGS_DEBUG}" MATCHES "-fsanitize")
+  lora_add_kernels(lora_example_kernels -O2 -fno-sanitize=all)
+else()
+  add_library(lora_example_kernels ALIAS lora_dev_kernels)
+endif()
 
 # lora_require(<package> TARGET <target> DEBIAN <package> FOR <who needs it>)
 # Finds a package of lora's own programs. What is missing is gathered, so that a newcomer sees one list, not one error at a time.
