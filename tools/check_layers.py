@@ -13,6 +13,7 @@ OPT_IN = {"parallel/thread_pool.hpp",  # who starts threads says so; <thread> co
           "nd/ostream.hpp", "nd/format.hpp", "nd/mdspan.hpp",
           "nd/print.hpp", "nd/print_element.hpp", "nd/digits.hpp",  # <ostream>, <format> and <mdspan>: for those who use them anyway
           "linalg/low_rank_norm.hpp", "linalg/merge_report.hpp", "adapter/compose.hpp",  # for tools: a program that serves needs none of them
+          "simd/instantiate.hpp",  # for one file of a program
           "adapter/fused.hpp", "linalg/patches.hpp", "linalg/conv2d.hpp",  # for models that have such layers
           # versions beyond the current one: <chrono>, <map>, <functional>, for programs that load while they serve
           "snapshot/history.hpp", "snapshot/detail/history_store.hpp", "snapshot/named_pin.hpp", "snapshot/version_record.hpp",
