@@ -42,9 +42,11 @@ bool read_line(std::string_view line, described& out) {
   std::size_t elements = 1;
   for (;;) {
     std::size_t extent = 0;
-    for (; at < line.size() && line[at] >= '0' && line[at] <= '9'; ++at)
-      extent = extent * 10 + static_cast<std::size_t>(line[at] - '0') % 10;
-    if (extent > most_elements || out.shape.size() > 5) return false;
+    for (; at < line.size() && line[at] >= '0' && line[at] <= '9'; ++at) {
+      extent = extent * 10 + static_cast<std::size_t>(line[at] - '0');
+      if (extent > most_elements) return false;
+    }
+    if (out.shape.size() > 5) return false;
     elements *= extent;
     if (elements > most_elements) return false;
     out.shape.push_back(extent);
