@@ -74,7 +74,7 @@ struct transposed_job {
   count y_size;
   count y_row_stride;
   count y_column_stride;
-  bool fetch;
+  int fetches;
 };
 
 /** Outputs [begin, end) of y. `tile_bias` has room for columns_a_tile(tokens) floats. */
@@ -84,7 +84,7 @@ inline void run_transposed(const transposed_job& job, count begin, count end, fl
     const count columns = end - n < tile ? end - n : tile;
     const count size = bytes_of(job.w.type());
     job.run({static_cast<const char*>(job.w.data()) + n * size, job.w.stride(1), job.w.extent(1), columns, job.x, job.tokens,
-             job.sums + n * job.tokens, job.fetch});
+             job.sums + n * job.tokens, job.fetches});
     const float* bias = bias_of(*job.kernels, job.finish, n, columns, tile_bias);
     const float* factor = job.finish.factor == nullptr ? nullptr : job.finish.factor + n;
     for (count m = 0; m < job.tokens; ++m)

@@ -197,9 +197,10 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
                                  1,
                                  simd::fetch::hardware,
                                  {}};
-      const bool memory_bound = w.size() >= fetch_from_bytes / w_size && simd::active_fetch() != simd::fetch::hardware;
-      const detail::transposed_job job{&k,     p.kernels.columns, p.kernels.store_y, w,           turned, tokens, sums, finish, rows_of_y,
-                                       y_size, y.stride(0),       y.stride(1),       memory_bound};
+      int fetches = w.size() >= fetch_from_bytes / w_size && simd::active_fetch() != simd::fetch::hardware ? 1 : 0;
+      if (fetches != 0 && simd::active_fetch() == simd::fetch::ahead) fetches = simd::columns_fetches(w.type() == dtype::f32, tokens);
+      const detail::transposed_job job{&k,     p.kernels.columns, p.kernels.store_y, w,      turned, tokens, sums, finish, rows_of_y,
+                                       y_size, y.stride(0),       y.stride(1),       fetches};
       ex.run(p.tasks, [&, tasks = p.tasks](std::size_t task) {
         const count begin = split_at(out, simd::columns_panel, task, tasks);
         const count end = split_at(out, simd::columns_panel, task + 1, tasks);

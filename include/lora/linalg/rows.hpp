@@ -18,13 +18,19 @@ using simd::count;
 // 5 ms product (16 to 32 tokens, Zen 4). Rounded down to whole blocks.
 inline constexpr count tile_rows_wanted = 48;
 
-// How far fetch::ahead looks; 1 to 6 KiB are alike. On a Xeon (model 207), f32, 4096 x 4096, one thread, 4 / 8 / 16 / 32 / 64 tokens took
-// 4.9 / 4.7 / 4.9 / 6.9 / 13.0 ms with it, 5.2 / 5.5 / 5.6 / 7.0 / 13.2 with the CPU's own prefetchers alone, 6.0 / 6.8 / 7.2 / 9.4 / -
-// with a walk; reading W alone took 4.2 to 4.4.
-inline constexpr count fetch_ahead_bytes = 2048;
-// Rows of 16 bits that several tokens share in a register: they arrive at half the pace. bfloat16, 8 / 12 / 16 tokens: 2.59 / 3.07 / 3.86 ms
-// with 512 bytes, 2.65 / 3.22 / 3.91 with 2048.
-inline constexpr count fetch_ahead_bytes_16 = 512;
+// How far fetch::ahead looks. Once, into L1, keeps as many lines under way as L1 has buffers for, which is not enough for the rows of a few
+// tokens: their lines are asked for twice, first into L2. Where the multiply-adds take as long as the reading, or where L2 may hold the rows
+// already, the second instruction costs more than it brings. Other distances and sizes: docs/benchmarks.
+inline constexpr simd::ahead_by fetch_once{512, 0};
+inline constexpr simd::ahead_by fetch_twice{640, 1280};
+inline constexpr count fetch_twice_from_bytes = 2 << 20;
+
+/** For rows of `depth` elements of `type`, against blocks of so many tokens. */
+[[nodiscard]] constexpr simd::ahead_by fetch_distance(dtype type, count rows, count depth, count tokens) noexcept {
+  const count size = type == dtype::f32 ? 4 : 2;
+  const bool large = depth > 0 && rows >= fetch_twice_from_bytes / size / depth;
+  return large && tokens <= (type == dtype::f32 ? 16 : 6) ? fetch_twice : fetch_once;
+}
 
 [[nodiscard]] constexpr count tile_rows(const simd::form& f) noexcept { return tile_rows_wanted / f.rows * f.rows; }
 [[nodiscard]] constexpr count round_up(count n, count unit) noexcept { return (n + unit - 1) / unit * unit; }
@@ -196,6 +202,7 @@ struct tile_job {
   count after;      // elements from the end of the last block's first row to what is summed next, behind the tile
   float* sums;      // of the tile; written by the last band
   float* partials;  // sums that wait for the next band
+  simd::ahead_by ahead;
 };
 
 inline void run_tile(const rows_job& job, const tile_job& t) noexcept {
@@ -209,7 +216,6 @@ inline void run_tile(const rows_job& job, const tile_job& t) noexcept {
   const bool cut = depth != o.depth;
   const bool last = t.to == o.depth;
   const count size = w.is_w ? bytes_of(o.type) : 4;
-  const bool close = o.type != dtype::f32 && batch.full->tokens_lane > 1;
 
   simd::block_job b{t.segments, last ? t.segment_count : 1, 0, 0, nullptr, stride, nullptr};
   b.resumes = t.from != 0;
@@ -231,10 +237,10 @@ inline void run_tile(const rows_job& job, const tile_job& t) noexcept {
       // The rows that come next are fetched once, while the first panel is summed; a walk takes whole rows.
       const bool walks = job.fetch == simd::fetch::walk && b.panel == 0 && !cut && row + 2 * R <= t.rows_below;
       b.walk = walks ? static_cast<const char*>(w.w) + (row + R) * w.row_stride * size : nullptr;
-      b.ahead = job.fetch != simd::fetch::ahead || b.panel != 0 ? 0 : close ? fetch_ahead_bytes_16 : fetch_ahead_bytes;
+      b.ahead = job.fetch != simd::fetch::ahead || b.panel != 0 ? simd::ahead_by{} : t.ahead;
       if (job.fetch == simd::fetch::ahead && batch.shares_rows() && o.type == dtype::f32) {
         // One row of the next block a panel. As a number: behind the last row the address belongs to nothing.
-        b.ahead = 0;
+        b.ahead = {};
         const count next = (b.panel * w.row_stride + depth) * size + b.wrap;
         const auto at = reinterpret_cast<std::uintptr_t>(w.w) + static_cast<std::uintptr_t>(row * w.row_stride * size + next);
         b.beside = b.panel < R ? at : 0;
@@ -258,6 +264,7 @@ inline void run_rows(const rows_job& job, count begin, count end, void* scratch)
   // Rows that must be gathered are so once, tile by tile.
   const count group = job.cut.number > 1 && w.in_place() ? job.cut.rows : tile;
 
+  const simd::ahead_by ahead = fetch_distance(w.type, end - begin, w.depth, batch.panel_tokens);
   auto* segments = static_cast<simd::segment*>(scratch);
   auto* sums = reinterpret_cast<float*>(segments + job.operand_count);
   float* tile_bias = sums + tile * stride;
@@ -292,7 +299,7 @@ inline void run_rows(const rows_job& job, count begin, count end, void* scratch)
         const count next_k = below ? from : to != w.depth ? to : 0;
         const count after = next_row < end && used != 0 ? (next_row - last_block) * segments[0].row_stride + next_k - to : 0;
         run_tile(job, {segments, used, rows, end - n, from, to, after, sums,
-                       partials + (n - g) * stride * (batch.lanes / batch.full->tokens_lane)});
+                       partials + (n - g) * stride * (batch.lanes / batch.full->tokens_lane), ahead});
         if (to != w.depth) continue;
         const float* bias = bias_of(*job.kernels, job.finish, n, rows, tile_bias);
         job.store({sums, stride, rows, batch.tokens, bias, static_cast<char*>(job.y) + n * job.y_column_stride * job.y_size,

@@ -37,12 +37,14 @@ inline constexpr int columns_beside = columns_held >= 4 || G > 3 ? columns_held
 // Whether one pass over the rows takes in the whole width of a panel, so that copying it costs no visit of its own.
 inline constexpr bool columns_at_once = columns_held * lanes >= columns_panel;
 
-// The rows of the next panel that are still to be fetched, one each `every` rows that are summed.
+// The rows of the next panel that are still to be fetched, one each `every` rows that are summed. `twice`: the same rows of the panel behind
+// it, too, so that each line is asked for twice, which keeps more of them under way.
 struct columns_fetch {
   std::uintptr_t at;  // as a number: behind the last row it belongs to nothing
   std::uintptr_t row_bytes;
   count rows;
   count every;
+  bool twice;
 };
 
 enum class columns_from { w, w_kept, block };
@@ -62,6 +64,10 @@ LORA_SIMD_TARGET [[gnu::noinline]] void add_columns(const row_element<W>* w, cou
       constexpr int bytes = static_cast<int>(columns_panel * static_cast<count>(sizeof(row_element<W>)));
 #pragma GCC unroll 4
       for (int i = 0; i < bytes; i += 64) __builtin_prefetch(reinterpret_cast<const void*>(next.at + static_cast<std::uintptr_t>(i)), 0, 2);
+      if (next.twice)
+#pragma GCC unroll 4
+        for (int i = bytes; i < 2 * bytes; i += 64)
+          __builtin_prefetch(reinterpret_cast<const void*>(next.at + static_cast<std::uintptr_t>(i)), 0, 2);
       next.at += next.row_bytes;
       --next.rows;
     }
@@ -154,7 +160,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void keep_panel(const row_element<W>* w, cou
 template <class W>
 LORA_SIMD_TARGET void add_register(count tokens, const row_element<W>* w, count row_stride, count rows, int part, float* block,
                                    const float* x, float* sums) noexcept {
-  columns_fetch none{0, 0, 0, rows};
+  columns_fetch none{0, 0, 0, rows, false};
   if (part < lanes) {
     for (count k = 0; k < rows; ++k) store(block + k * columns_panel, spread_part<1>(W{}, w + k * row_stride, part));
     float buffer[lanes] = {};
@@ -208,7 +214,7 @@ LORA_SIMD_TARGET void run_columns(const columns_job& j) {
       const count right = last ? columns_depth * j.row_stride - n : columns_panel;
       const count there = last && j.depth - k - columns_depth < rows ? j.depth - k - columns_depth : rows;
       columns_fetch next{here + static_cast<std::uintptr_t>(right * size), static_cast<std::uintptr_t>(j.row_stride * size),
-                         j.fetch && there > 0 ? there : 0, groups * passes};
+                         j.fetches != 0 && there > 0 ? there : 0, groups * passes, j.fetches > 1};
       count m = 0;
       for (count g = groups; g > 0; --g) {
         const count tokens = (j.tokens - m + g - 1) / g;

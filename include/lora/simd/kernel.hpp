@@ -57,6 +57,12 @@ struct segment {
   bool is_w = true;    // rows are of the kernel's element type; else of float
 };
 
+/** Bytes by which rows are prefetched into L1, and before that into L2; 0: not at all, and into L2 only where into L1, too. */
+struct ahead_by {
+  count l1 = 0;
+  count l2 = 0;
+};
+
 /** A block of R rows against one panel of tokens. */
 struct block_job {
   const segment* segments;
@@ -67,7 +73,7 @@ struct block_job {
   count out_stride;
   const char* walk;               // where the next rows of the first segment begin, to prefetch them in order; null: do not
   count rows_left = PTRDIFF_MAX;  // rows there are from `row` on; behind the last, it is summed again, into rows of `out` that must exist
-  count ahead = 0;                // bytes by which each row of the first segment is prefetched ahead of its use; 0: do not
+  ahead_by ahead{};               // by how much each row of the first segment is prefetched ahead of its use
   count wrap = 0;                 // bytes from where a row of the first segment ends to where what is summed next begins, for `ahead`
   std::uintptr_t beside = 0;      // address of a later row of the first segment, as long, fetched into L2 meanwhile in their place; 0: none
   // Long rows are summed in several runs of k, between which the sums of a block lie here as they are in registers, [R][C][lanes]: every
@@ -167,13 +173,15 @@ struct columns_job {
   const float* x;  // [ceil(depth / columns_depth)][group][columns_depth, or what is left][tokens of the group], contiguous
   count tokens;
   float* sums;  // [panel of columns][tokens][columns_panel]: those of a panel lie together; the last panel may have room to spare
-  bool fetch;   // W comes from memory: fetch ahead by hand
+  int fetches;  // how often each line is fetched by hand ahead of its use: 0 where W is in a cache, else 1 or 2 (columns_fetches)
 };
 
 /** Tokens are summed up to this many at a time, in as few groups as possible, of equal size but for one token, the larger ones first. */
 inline constexpr count columns_group = 6;
 /** Rows of W that are summed before the next ones, and hence the length of a run of x. */
 inline constexpr count columns_depth = 64;
+/** Of so many tokens, rows of W that come from memory are fetched twice, see columns_fetch; of more, the second time costs more than it brings. */
+[[nodiscard]] constexpr int columns_fetches(bool floats, count tokens) noexcept { return tokens <= (floats ? 16 : 6) ? 2 : 1; }
 /** Columns are best split between threads in multiples of this. */
 inline constexpr count columns_panel = 64;
 
