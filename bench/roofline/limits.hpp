@@ -6,6 +6,7 @@
 #define LORA_BENCH_ROOFLINE_LIMITS_HPP
 
 #include <cstddef>
+#include <span>
 
 namespace bench {
 
@@ -30,6 +31,27 @@ double seconds_to_read(int way, const void* p, std::size_t bytes, int threads);
 double flops_per_second(arithmetic kind, int threads);
 /** The fastest way of reading these parts one after another, the median of three passes of each. */
 int fastest_way(const void* const* parts, std::size_t count, std::size_t bytes, int threads);
+
+// From reading W to a product, thing by thing, each loop with one more than the one before (steps.cpp); for W [steps_out, steps_in].
+enum class step {
+  rows,             // W into registers, as often as its kernel loads it
+  multiplied,       // and by tokens that stay in registers
+  tokens_in_l1,     // tokens read from the first steps_near floats
+  tokens_as_packed  // tokens where the kernel finds them: all of x, from L2
+};
+constexpr int step_count = 4;
+constexpr std::ptrdiff_t steps_in = 4096;
+constexpr std::ptrdiff_t steps_out = 4096;
+constexpr std::ptrdiff_t steps_near = 512;
+
+struct form_steps {
+  const char* name;
+  int tokens;
+  std::size_t element_bytes;
+  void (*run[step_count])(const void* weights, const float* tokens, float* sums);  // tokens * steps_in floats; 512 sums
+};
+/** Empty without AVX-512. */
+std::span<const form_steps> forms_in_steps();
 
 const char* limits_flags();
 

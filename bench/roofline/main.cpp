@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// bench_roofline: the limits alone, on one thread and on all, on small and on huge pages. Reads 1.5 GB for each line.
+// bench_roofline: the limits alone, on one thread and on all, on small and on huge pages, and what each step from reading W to multiplying
+// it costs on one thread. Reads 1.5 GB for each line.
 #include "limits.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <thread>
 #include <vector>
@@ -13,6 +15,26 @@ namespace {
 double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   return v[v.size() / 2];
+}
+
+/** Milliseconds of each step of each form, W in turn from `parts`, the steps in turn as well. */
+void print_steps(const std::vector<void*>& parts, const char* pages) {
+  std::vector<float> sums(512);
+  std::size_t turn = 0;
+  for (const bench::form_steps& form : bench::forms_in_steps()) {
+    std::vector<float> tokens(static_cast<std::size_t>(form.tokens * bench::steps_in));
+    for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = 0.5f - static_cast<float>(i % 13) * 0.0625f;
+    std::vector<double> seconds[bench::step_count];
+    for (int round = 0; round < 21; ++round)
+      for (int s = 0; s < bench::step_count; ++s) {
+        const auto start = std::chrono::steady_clock::now();
+        form.run[s](parts[turn++ % parts.size()], tokens.data(), sums.data());
+        seconds[s].push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+      }
+    std::printf("%2d tokens, %s, %s pages: rows alone %.3f ms, multiplied %.3f, tokens from L1 %.3f, from where they are packed %.3f\n",
+                form.tokens, form.name, pages, median(seconds[0]) * 1e3, median(seconds[1]) * 1e3, median(seconds[2]) * 1e3,
+                median(seconds[3]) * 1e3);
+  }
 }
 
 }  // namespace
@@ -36,6 +58,7 @@ int main() {
       std::printf("%d thread%s, %s pages: stream read %5.1f GB/s (%s)\n", threads, threads == 1 ? "" : "s",
                   kind == bench::pages::huge ? "2 MiB" : "4 KiB", double(bytes) / median(seconds) * 1e-9, bench::way_to_read(way));
     }
+    print_steps(parts, kind == bench::pages::huge ? "2 MiB" : "4 KiB");
     for (void* p : parts) bench::give_back(p, bytes);
   }
   constexpr struct {

@@ -6,8 +6,8 @@
 // than L1 has ways evict each other when the row stride is a power of two. Chosen by measurement on Zen 4, and on a Xeon (model 207) where
 // forms with few rows and many tokens fall behind because they read the packed tokens from L2 too often (24 tokens: T8 6x3 5.7 ms, T4 4x6
 // 6.0; 48 tokens: T16 6x3 9.7, T8 4x6 10.2). Up to 56 tokens, where half a register of T16 would stay empty, two panels of T8 fill theirs, the
-// last with fewer registers (1024 x 384 from L2: 340 us, 299). The same for 25 to 28 tokens, T4 6x4 + 6x3, won from L2 but lost where W comes
-// from memory (4096 x 4096: 7.5 to 7.7 ms, T8 6x4 7.2 to 7.3).
+// last with fewer registers (1024 x 384 from L2: 340 us, 299). The same for 25 to 28 tokens, T4 6x4 + 6x3, takes 6.4 ms in place of 6.8 for
+// rows of 16 bits (4096 x 4096 from memory), but 7.1 in place of 6.7 for floats, and both are to give the same bits.
 template <class W>
 [[nodiscard]] const form* form_for(count tokens) noexcept {
   if (tokens <= 1) return &form_of<W, 1, 8, 1>;

@@ -134,6 +134,9 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_segment(reg (&sum)[R][C], const blo
   const count wrap_l1 = whole - ahead.l1 / (step * size);
   const count wrap_l2 = whole - ahead.l2 / (step * size);
   for (; i + steps_a_turn <= whole; i += steps_a_turn) {
+    // To the compiler these change: else g++ -O3 makes a loop for each way of fetching, in which two of 25 sums are on the stack (bfloat16,
+    // 33 to 40 tokens: 10.1 instead of 9.1 ms).
+    asm("" : "+r"(ahead.l1), "+r"(ahead.l2));
     const count l1 = i < wrap_l1 ? ahead.l1 : ahead.l1 + b.wrap;
     if (ahead.l2 != 0) {
       fetch_ahead<R, lines_a_turn, true>(row, l1, i < wrap_l2 ? ahead.l2 : ahead.l2 + b.wrap);
