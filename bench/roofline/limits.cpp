@@ -27,8 +27,8 @@ typedef long long word __attribute__((vector_size(register_bytes), aligned(8)));
 constexpr std::size_t line = 64;
 constexpr std::size_t words = line / register_bytes;
 
-/** `Streams` parts beside each other, as a kernel reads that many rows at once; each `Ahead` bytes ahead of its use into L1. */
-template <std::size_t Streams, std::size_t Ahead>
+/** `Streams` parts beside each other, as a kernel reads that many rows at once; each `Ahead` bytes ahead of its use into L1, `Far` into L2. */
+template <std::size_t Streams, std::size_t Ahead, std::size_t Far = 0>
 std::size_t read_as(const char* p, std::size_t bytes) {
   constexpr std::size_t chains = 8 / Streams;  // lines of one stream a step
   word sum[8 * words] = {};
@@ -39,7 +39,8 @@ std::size_t read_as(const char* p, std::size_t bytes) {
 #pragma GCC unroll 8
       for (std::size_t c = 0; c < chains; ++c) {
         const char* const from = p + s * part + at + c * line;
-        if constexpr (Ahead != 0) __builtin_prefetch(from + Ahead, 0, 3);  // past the end it is ignored
+        if constexpr (Far != 0) __builtin_prefetch(from + Far, 0, 2);  // past the end it is ignored
+        if constexpr (Ahead != 0) __builtin_prefetch(from + Ahead, 0, 3);
 #pragma GCC unroll 4
         for (std::size_t w = 0; w < words; ++w)
           sum[(s * chains + c) * words + w] += *reinterpret_cast<const word*>(from + w * register_bytes);
@@ -67,6 +68,7 @@ constexpr way ways[] = {
     {"four streams, the CPU's own prefetchers", read_as<4, 0>},
     {"four streams, 1 KiB ahead", read_as<4, 1024>},
     {"four streams, 2 KiB ahead", read_as<4, 2048>},
+    {"four streams, 640 bytes ahead and 1280 into L2", read_as<4, 640, 1280>},
 };
 
 template <std::size_t Bytes>

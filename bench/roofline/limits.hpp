@@ -48,7 +48,7 @@ struct form_steps {
   const char* name;
   int tokens;
   std::size_t element_bytes;
-  void (*run[step_count])(const void* weights, const float* tokens, float* sums);  // tokens * steps_in floats; 512 sums
+  void (*run[step_count])(const void* weights, const float* tokens, float* sums);  // tokens * steps_in floats, on a line; 512 sums
 };
 /** Empty without AVX-512. */
 std::span<const form_steps> forms_in_steps();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // bench_roofline: the limits alone, on one thread and on all, on small and on huge pages, and what each step from reading W to multiplying
-// it costs on one thread. Reads 1.5 GB for each line.
+// it costs on one thread. Reads 1.5 GB for each line, 5.6 or half as much for each form.
 #include "limits.hpp"
 
 #include <algorithm>
@@ -17,18 +17,22 @@ double median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
-/** Milliseconds of each step of each form, W in turn from `parts`, the steps in turn as well. */
+/** Milliseconds of each step of each form. W is zeros, in turn from all of `parts` (of whole layers of floats, or of two of 16 bits). */
 void print_steps(const std::vector<void*>& parts, const char* pages) {
-  std::vector<float> sums(512);
-  std::size_t turn = 0;
+  alignas(64) static float tokens[16 * bench::steps_in];
+  alignas(64) static float sums[512];
+  for (std::size_t i = 0; i < sizeof tokens / sizeof *tokens; ++i) tokens[i] = 0.5f - static_cast<float>(i % 13) * 0.0625f;
   for (const bench::form_steps& form : bench::forms_in_steps()) {
-    std::vector<float> tokens(static_cast<std::size_t>(form.tokens * bench::steps_in));
-    for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = 0.5f - static_cast<float>(i % 13) * 0.0625f;
+    std::vector<const void*> layers;
+    for (const void* p : parts)
+      for (std::size_t at = 0; at < sizeof(float); at += form.element_bytes)
+        layers.push_back(static_cast<const char*>(p) + at * bench::steps_in * bench::steps_out);
+    std::size_t turn = 0;
     std::vector<double> seconds[bench::step_count];
-    for (int round = 0; round < 21; ++round)
+    for (int round = 0; round < 21; ++round, ++turn)  // one more a round, or each step would meet the same layers again and again
       for (int s = 0; s < bench::step_count; ++s) {
         const auto start = std::chrono::steady_clock::now();
-        form.run[s](parts[turn++ % parts.size()], tokens.data(), sums.data());
+        form.run[s](layers[turn++ % layers.size()], tokens, sums);
         seconds[s].push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
       }
     std::printf("%2d tokens, %s, %s pages: rows alone %.3f ms, multiplied %.3f, tokens from L1 %.3f, from where they are packed %.3f\n",

@@ -4,7 +4,7 @@
 // than the one before. Nothing of lora is in them: no tails, no low-rank term, no y. Compiled with -march=native.
 #include "limits.hpp"
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
 // g++ 12 reports its own AVX-512 header as using uninitialised variables.
 #if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -42,7 +42,7 @@ __m512 spread(const std::uint16_t* p) {
   }
 }
 
-// T tokens a register, R rows, C registers of tokens; every row fetched 1280 bytes ahead into L2 and 640 ahead into L1, on into the next R.
+// T tokens a register, R rows, C registers of tokens; every row fetched as in linalg/rows.hpp (fetch_twice), on into the next R.
 template <class W, int T, int R, int C, step S>
 void run(const void* weights, const float* tokens, float* sums) {
   constexpr std::ptrdiff_t line = 64 / static_cast<std::ptrdiff_t>(sizeof(W));

@@ -223,7 +223,9 @@ TEST_CASE_TEMPLATE("simd/kernel: blocks of every form stay inside the bound, wha
           f->run({s.data(), segments, first, panel, walked.data(), stride, walk});
           // Fetching ahead looks past the row, the block and the matrix, and changes nothing.
           std::vector<float> ahead(out.size(), sentinel);
-          f->run({s.data(), segments, first, panel, ahead.data(), stride, nullptr, PTRDIFF_MAX, 512});
+          f->run({s.data(), segments, first, panel, ahead.data(), stride, nullptr, PTRDIFF_MAX, {.l1 = 512, .l2 = 0}, 100000});
+          std::vector<float> twice(out.size(), sentinel);
+          f->run({s.data(), segments, first, panel, twice.data(), stride, nullptr, PTRDIFF_MAX, {.l1 = 640, .l2 = 1280}, -100000});
           for (count r = 0; r < f->rows; ++r) {
             for (count t = 0; t < tokens; ++t) {
               double value = 0;
@@ -247,6 +249,7 @@ TEST_CASE_TEMPLATE("simd/kernel: blocks of every form stay inside the bound, wha
               REQUIRE(error <= gamma * magnitude);
               REQUIRE(bits(walked[static_cast<std::size_t>(r * stride + t)]) == bits(got));
               REQUIRE(bits(ahead[static_cast<std::size_t>(r * stride + t)]) == bits(got));
+              REQUIRE(bits(twice[static_cast<std::size_t>(r * stride + t)]) == bits(got));
             }
             for (count t = wide; t < stride; ++t) REQUIRE(out[static_cast<std::size_t>(r * stride + t)] == sentinel);
           }

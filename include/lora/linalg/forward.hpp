@@ -197,10 +197,12 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
                                  1,
                                  simd::fetch::hardware,
                                  {}};
-      int fetches = w.size() >= fetch_from_bytes / w_size && simd::active_fetch() != simd::fetch::hardware ? 1 : 0;
-      if (fetches != 0 && simd::active_fetch() == simd::fetch::ahead) fetches = simd::columns_fetches(w.type() == dtype::f32, tokens);
-      const detail::transposed_job job{&k,     p.kernels.columns, p.kernels.store_y, w,      turned, tokens, sums, finish, rows_of_y,
-                                       y_size, y.stride(0),       y.stride(1),       fetches};
+      const simd::fetch how = w.size() >= fetch_from_bytes / w_size ? simd::active_fetch() : simd::fetch::hardware;
+      const int times = how == simd::fetch::hardware                                                            ? 0
+                        : how == simd::fetch::ahead && tokens <= simd::fetched_twice_to(w.type() == dtype::f32) ? 2
+                                                                                                                : 1;
+      const detail::transposed_job job{&k,     p.kernels.columns, p.kernels.store_y, w,    turned, tokens, sums, finish, rows_of_y,
+                                       y_size, y.stride(0),       y.stride(1),       times};
       ex.run(p.tasks, [&, tasks = p.tasks](std::size_t task) {
         const count begin = split_at(out, simd::columns_panel, task, tasks);
         const count end = split_at(out, simd::columns_panel, task + 1, tasks);

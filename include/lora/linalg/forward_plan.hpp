@@ -104,7 +104,7 @@ inline constexpr count tokens_a_turn = 64;
 // 54 without).
 inline constexpr count fetch_from_bytes = 8 << 20;
 // All others fetch smaller W, too: from memory 256 to 1024 square take 0.55 to 0.85 of the time at 1 (bf16), 4 and 16 tokens, from a cache at most
-// 1.07. Smaller ones gain nothing: 128 x 128 of floats in a cache took 1.07 of the time at 4 tokens.
+// 1.07 (1.14 where fetch_twice applies). Smaller ones gain nothing: 128 x 128 of floats in a cache took 1.07 of the time at 4 tokens.
 inline constexpr count fetch_small_from_bytes = 128 << 10;
 
 /** Whether a W of so many elements is fetched ahead of its use. */

@@ -19,17 +19,16 @@ using simd::count;
 inline constexpr count tile_rows_wanted = 48;
 
 // How far fetch::ahead looks. Once, into L1, keeps as many lines under way as L1 has buffers for, which is not enough for the rows of a few
-// tokens: their lines are asked for twice, first into L2. Where the multiply-adds take as long as the reading, or where L2 may hold the rows
-// already, the second instruction costs more than it brings. Other distances and sizes: docs/benchmarks.
+// tokens: their lines are asked for twice, first into L2. Not where L2 may hold the rows of a task already. Other distances: docs/benchmarks.
 inline constexpr simd::ahead_by fetch_once{512, 0};
 inline constexpr simd::ahead_by fetch_twice{640, 1280};
 inline constexpr count fetch_twice_from_bytes = 2 << 20;
 
-/** For rows of `depth` elements of `type`, against blocks of so many tokens. */
+/** For a task's rows of `depth` elements of `type`, against so many tokens. */
 [[nodiscard]] constexpr simd::ahead_by fetch_distance(dtype type, count rows, count depth, count tokens) noexcept {
   const count size = type == dtype::f32 ? 4 : 2;
-  const bool large = depth > 0 && rows >= fetch_twice_from_bytes / size / depth;
-  return large && tokens <= (type == dtype::f32 ? 16 : 6) ? fetch_twice : fetch_once;
+  const bool large = depth > 0 && rows >= (fetch_twice_from_bytes / size - 1) / depth + 1;
+  return large && tokens <= simd::fetched_twice_to(type == dtype::f32) ? fetch_twice : fetch_once;
 }
 
 [[nodiscard]] constexpr count tile_rows(const simd::form& f) noexcept { return tile_rows_wanted / f.rows * f.rows; }
@@ -264,7 +263,7 @@ inline void run_rows(const rows_job& job, count begin, count end, void* scratch)
   // Rows that must be gathered are so once, tile by tile.
   const count group = job.cut.number > 1 && w.in_place() ? job.cut.rows : tile;
 
-  const simd::ahead_by ahead = fetch_distance(w.type, end - begin, w.depth, batch.panel_tokens);
+  const simd::ahead_by ahead = fetch_distance(w.type, end - begin, w.depth, batch.tokens);
   auto* segments = static_cast<simd::segment*>(scratch);
   auto* sums = reinterpret_cast<float*>(segments + job.operand_count);
   float* tile_bias = sums + tile * stride;

@@ -2,7 +2,7 @@
 //
 // Which form the AVX-512 tiers use for which batch; included by avx512.hpp and avx512_bf16.hpp in their namespaces, behind tile.inl.
 
-// Forms by batch size, W in place: at most 24 sums of 32 registers, and at most 7 rows streamed at once, 8 for a single token: more rows
+// Forms by batch size, W in place: at most 25 sums of 32 registers, and at most 7 rows streamed at once, 8 for a single token: more rows
 // than L1 has ways evict each other when the row stride is a power of two. Chosen by measurement on Zen 4, and on a Xeon (model 207) where
 // forms with few rows and many tokens fall behind because they read the packed tokens from L2 too often (24 tokens: T8 6x3 5.7 ms, T4 4x6
 // 6.0; 48 tokens: T16 6x3 9.7, T8 4x6 10.2). Up to 56 tokens, where half a register of T16 would stay empty, two panels of T8 fill theirs, the

@@ -7,7 +7,7 @@
 //
 // A panel is 64 rows of W by 64 columns: 256 bytes of each row of floats. The first group of tokens reads the panel where it lies and
 // leaves it, widened, in a buffer in L1, from which all further groups take it; meanwhile the panel to the right is fetched into L2, row
-// by row, spread over all the passes. Then the panels of the next 64 rows. Each sum is one chain in rising k however this is cut.
+// by row, spread over all the passes (of few tokens with the panel behind it). Then the panels of the next 64 rows. Each sum is one chain in rising k however this is cut.
 //
 // Measured: f32, 4096 x 4096, W from memory in 4 KiB pages, one thread of a Xeon (model 207), ms, the product alone, each line beside the
 // first in one process. Whole calls took 9.0 to 9.7 ms for 32 tokens and 16.0 to 17.3 for 64, varying from process to process:
@@ -37,14 +37,14 @@ inline constexpr int columns_beside = columns_held >= 4 || G > 3 ? columns_held
 // Whether one pass over the rows takes in the whole width of a panel, so that copying it costs no visit of its own.
 inline constexpr bool columns_at_once = columns_held * lanes >= columns_panel;
 
-// The rows of the next panel that are still to be fetched, one each `every` rows that are summed. `twice`: the same rows of the panel behind
-// it, too, so that each line is asked for twice, which keeps more of them under way.
+// The rows of the next panel that are still to be fetched, one each `every` rows that are summed. `bytes` of each: a panel, or two, so that
+// each line but those at the ends of a tile is asked for twice, which keeps more of them under way.
 struct columns_fetch {
   std::uintptr_t at;  // as a number: behind the last row it belongs to nothing
   std::uintptr_t row_bytes;
   count rows;
   count every;
-  bool twice;
+  std::uintptr_t bytes;
 };
 
 enum class columns_from { w, w_kept, block };
@@ -61,13 +61,10 @@ LORA_SIMD_TARGET [[gnu::noinline]] void add_columns(const row_element<W>* w, cou
     for (int c = 0; c < C; ++c) sum[g][c] = load(sums + g * columns_panel + c * lanes);
   for (count k = 0; k < rows;) {
     if (next.rows != 0) {
-      constexpr int bytes = static_cast<int>(columns_panel * static_cast<count>(sizeof(row_element<W>)));
-#pragma GCC unroll 4
-      for (int i = 0; i < bytes; i += 64) __builtin_prefetch(reinterpret_cast<const void*>(next.at + static_cast<std::uintptr_t>(i)), 0, 2);
-      if (next.twice)
-#pragma GCC unroll 4
-        for (int i = bytes; i < 2 * bytes; i += 64)
-          __builtin_prefetch(reinterpret_cast<const void*>(next.at + static_cast<std::uintptr_t>(i)), 0, 2);
+      for (std::uintptr_t i = 0; i < next.bytes; i += 128) {  // a panel of 16-bit elements
+        __builtin_prefetch(reinterpret_cast<const void*>(next.at + i), 0, 2);
+        __builtin_prefetch(reinterpret_cast<const void*>(next.at + i + 64), 0, 2);
+      }
       next.at += next.row_bytes;
       --next.rows;
     }
@@ -160,7 +157,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void keep_panel(const row_element<W>* w, cou
 template <class W>
 LORA_SIMD_TARGET void add_register(count tokens, const row_element<W>* w, count row_stride, count rows, int part, float* block,
                                    const float* x, float* sums) noexcept {
-  columns_fetch none{0, 0, 0, rows, false};
+  columns_fetch none{0, 0, 0, rows, 0};
   if (part < lanes) {
     for (count k = 0; k < rows; ++k) store(block + k * columns_panel, spread_part<1>(W{}, w + k * row_stride, part));
     float buffer[lanes] = {};
@@ -214,7 +211,8 @@ LORA_SIMD_TARGET void run_columns(const columns_job& j) {
       const count right = last ? columns_depth * j.row_stride - n : columns_panel;
       const count there = last && j.depth - k - columns_depth < rows ? j.depth - k - columns_depth : rows;
       columns_fetch next{here + static_cast<std::uintptr_t>(right * size), static_cast<std::uintptr_t>(j.row_stride * size),
-                         j.fetches != 0 && there > 0 ? there : 0, groups * passes, j.fetches > 1};
+                         j.fetches != 0 && there > 0 ? there : 0, groups * passes,
+                         static_cast<std::uintptr_t>(j.fetches * columns_panel * size)};
       count m = 0;
       for (count g = groups; g > 0; --g) {
         const count tokens = (j.tokens - m + g - 1) / g;

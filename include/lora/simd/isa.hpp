@@ -110,7 +110,7 @@ namespace detail {
 enum class fetch : unsigned char {
   hardware,  ///< the CPU's own prefetchers, alone
   walk,      ///< the next block of rows, line after line, into L2: AMD (measured on Zen 4)
-  ahead,     ///< each row ahead of its use, into L1, of few tokens into L2 before that: Intel (measured on Xeon model 207)
+  ahead,     ///< each row ahead of its use, into L1, and before that into L2 where tokens are few: Intel (measured on Xeon model 207)
 };
 
 [[nodiscard]] inline fetch best_fetch() noexcept {

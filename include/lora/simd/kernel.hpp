@@ -57,11 +57,17 @@ struct segment {
   bool is_w = true;    // rows are of the kernel's element type; else of float
 };
 
-/** Bytes by which rows are prefetched into L1, and before that into L2; 0: not at all, and into L2 only where into L1, too. */
+/** Bytes by which rows are prefetched into L1, and before that into L2. 0: not at all; not into L2 alone. */
 struct ahead_by {
   count l1 = 0;
   count l2 = 0;
 };
+
+/**
+ * Up to how many tokens lines of W are asked for twice: with more, multiply-adds take as long as the reading, and the second instruction
+ * costs more than it brings. Measured, see docs/benchmarks.
+ */
+[[nodiscard]] constexpr count fetched_twice_to(bool floats) noexcept { return floats ? 16 : 6; }
 
 /** A block of R rows against one panel of tokens. */
 struct block_job {
@@ -173,15 +179,13 @@ struct columns_job {
   const float* x;  // [ceil(depth / columns_depth)][group][columns_depth, or what is left][tokens of the group], contiguous
   count tokens;
   float* sums;  // [panel of columns][tokens][columns_panel]: those of a panel lie together; the last panel may have room to spare
-  int fetches;  // how often each line is fetched by hand ahead of its use: 0 where W is in a cache, else 1 or 2 (columns_fetches)
+  int fetches;  // how often each line is asked for ahead of its use: 0 where that is left to the CPU, else 1 or 2
 };
 
 /** Tokens are summed up to this many at a time, in as few groups as possible, of equal size but for one token, the larger ones first. */
 inline constexpr count columns_group = 6;
 /** Rows of W that are summed before the next ones, and hence the length of a run of x. */
 inline constexpr count columns_depth = 64;
-/** Of so many tokens, rows of W that come from memory are fetched twice, see columns_fetch; of more, the second time costs more than it brings. */
-[[nodiscard]] constexpr int columns_fetches(bool floats, count tokens) noexcept { return tokens <= (floats ? 16 : 6) ? 2 : 1; }
 /** Columns are best split between threads in multiples of this. */
 inline constexpr count columns_panel = 64;
 
