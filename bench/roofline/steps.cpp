@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What stands between reading W and multiplying it: loops of the shape that the kernels have (simd/tile.inl), each with one thing more
-// than the one before. Nothing of lora is in them: no tails, no low-rank term, no y. Compiled with -march=native.
+// than the one before. Of lora they have only the distances at which rows are fetched: no tails, no low-rank term, no y. Compiled with
+// -march=native.
 #include "limits.hpp"
+
+#include <lora/linalg/rows.hpp>
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
 // g++ 12 reports its own AVX-512 header as using uninitialised variables.
@@ -19,6 +22,7 @@ namespace {
 
 constexpr std::ptrdiff_t in = steps_in;
 constexpr std::ptrdiff_t out = steps_out;
+constexpr lora::simd::ahead_by ahead = lora::detail::fetch_twice;
 
 template <int T>
 __m512 spread(const float* p) {
@@ -66,8 +70,8 @@ void run(const void* weights, const float* tokens, float* sums) {
       asm("" : "+v"(token[c]));
     }
     for (std::ptrdiff_t k = 0; k < in; k += line) {
-      const std::ptrdiff_t l1 = k * size + 640 < in * size ? 640 : 640 + to_next;
-      const std::ptrdiff_t l2 = k * size + 1280 < in * size ? 1280 : 1280 + to_next;
+      const std::ptrdiff_t l1 = ahead.l1 + (k * size + ahead.l1 < in * size ? 0 : to_next);
+      const std::ptrdiff_t l2 = ahead.l2 + (k * size + ahead.l2 < in * size ? 0 : to_next);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {  // as numbers: behind the last row the address belongs to nothing
         const auto at = reinterpret_cast<std::uintptr_t>(row[r]);

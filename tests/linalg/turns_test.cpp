@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -76,6 +77,28 @@ TEST_CASE("linalg/turns: bands of long rows cover them, begin where strips do, a
           }
       }
   });
+}
+
+TEST_CASE("linalg/turns: rows are fetched twice for few tokens and more than a cache holds, whatever their shape") {
+  using lora::dtype;
+  const auto twice = [](dtype type, index_t rows, index_t depth, index_t tokens) {
+    return lora::detail::fetch_distance(type, rows, depth, tokens).l2 != 0;
+  };
+  for (const index_t depth : {index_t{1}, index_t{1000}, index_t{4096}, index_t{1} << 19}) {
+    CAPTURE(depth);
+    const index_t floats = ((index_t{2} << 20) / 4 - 1) / depth + 1;  // rows of together 2 MiB or just more
+    const index_t halves = ((index_t{2} << 20) / 2 - 1) / depth + 1;
+    CHECK(twice(dtype::f32, floats, depth, 16));
+    CHECK_FALSE(twice(dtype::f32, floats - 1, depth, 16));
+    CHECK_FALSE(twice(dtype::f32, floats, depth, 17));
+    CHECK(twice(dtype::bf16, halves, depth, 6));
+    CHECK_FALSE(twice(dtype::f16, halves - 1, depth, 6));
+    CHECK_FALSE(twice(dtype::f16, halves, depth, 7));
+  }
+  CHECK_FALSE(twice(dtype::f32, 0, PTRDIFF_MAX, 1));
+  CHECK_FALSE(twice(dtype::f32, PTRDIFF_MAX, 0, 1));
+  CHECK(twice(dtype::f32, PTRDIFF_MAX, PTRDIFF_MAX, 1));  // of stride 0: nothing is multiplied out
+  CHECK(lora::detail::fetch_distance(dtype::f32, 1, 1, 1).l1 != 0);
 }
 
 TEST_CASE_TEMPLATE("linalg/turns: long rows, cut into bands of k, stay inside the bound, and a row's bits do not depend on its turn", W,
