@@ -122,7 +122,7 @@ TEST_CASE("linalg/columns: a W that is fetched from memory by hand, cut between 
       auto y = lora::uninit<float>(index_t{7}, out);
       lora::forward(y, x.view(), w.view(), {}, {}, scratch, ex, {.tier = t});
       CAPTURE(tasks);
-      CHECK(ex.most_seen == tasks);
+      CHECK(ex.most_seen == (tasks == 1 ? 0 : tasks));  // of one task, here
       REQUIRE(same(y, fused(t) ? once : twice));
     }
   });

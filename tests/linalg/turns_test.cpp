@@ -19,6 +19,7 @@ using lora::detail::panels;
 using lora::detail_forward::turn_begin;
 using lora::detail_forward::turn_size;
 using lora::detail_forward::turns_of;
+using lora::detail_forward::turns_of_tasks;
 using test::layout;
 using test::matrix;
 
@@ -42,6 +43,29 @@ TEST_CASE("linalg/turns: turns cover the batch, differ by at most a register, be
     REQUIRE(largest <= 64);
     REQUIRE(largest - smallest < 32);  // a register, and the padding of the last one
   }
+}
+
+TEST_CASE("linalg/turns: turns are given to tasks whole where that leaves none with more tokens than another") {
+  for (index_t n = 1; n < 2000; ++n)
+    for (index_t tasks = 1; tasks < 9; ++tasks) {
+      const index_t apart = turns_of_tasks(n, tasks);
+      CAPTURE(n);
+      CAPTURE(tasks);
+      REQUIRE(apart >= 0);
+      REQUIRE(apart <= turns_of(n));
+      REQUIRE(apart % tasks == 0);
+      if (tasks == 1 || turns_of(n) < tasks) REQUIRE(apart == 0);
+      if (apart == 0) continue;
+      REQUIRE(turns_of(n) - apart < tasks);
+      index_t most = 0;
+      for (index_t i = 0; i < apart; ++i) most = std::max(most, turn_begin(n, i + 1) - turn_begin(n, i));
+      REQUIRE(most * apart * 31 <= turn_begin(n, apart) * 32);
+    }
+  CHECK(turns_of_tasks(512, 2) == 8);
+  CHECK(turns_of_tasks(512, 3) == 6);
+  CHECK(turns_of_tasks(500, 2) == 8);
+  CHECK(turns_of_tasks(65, 2) == 0);   // 32 and 33 of them
+  CHECK(turns_of_tasks(300, 2) == 0);  // 48 and 64
 }
 
 TEST_CASE("linalg/turns: bands of long rows cover them, begin where strips do, and their tokens and waiting sums fit the caches") {

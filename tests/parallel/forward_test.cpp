@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include <thread>
+#include <vector>
 
 using lora::index_t;
 using test::layout;
@@ -39,6 +40,50 @@ TEST_CASE("parallel/thread_pool: forward gives the same bits for every number of
         for (index_t i = 0; i < n; ++i) REQUIRE(std::memcmp(&y(i, 0), &z(i, 0), sizeof(float) * out) == 0);
       }
   }
+}
+
+// Large enough for tasks to share the packing of x, the rows of A, and, of several turns, the turns.
+TEST_CASE_TEMPLATE("parallel/thread_pool: what comes before the product with W is shared as well, and whole turns are, to the same bits", W,
+                   float, lora::bfloat16) {
+  constexpr index_t in = 1030;  // eight units of packing and a rest
+  constexpr index_t out = 301;
+  constexpr index_t most = 385;
+  std::vector<W> x_memory(most * in);
+  std::vector<W> w_memory(out * in);
+  test::random numbers(1);
+  for (W& e : x_memory) e = W(numbers.number());
+  for (W& e : w_memory) e = W(numbers.number());
+  const lora::ndview<const W, 2> w(w_memory.data(), {out, in});
+  const lora::ndview<const W, 2> w_transposed(w_memory.data(), {out, in}, {1, out});
+  const matrix a(33, in, layout::padded, 3);  // 64 tokens: above 2 million operations
+  const matrix b(out, 33, layout::transposed, 4);
+  const matrix small(2, in, layout::padded, 5);
+  const matrix small_b(out, 2, layout::plain, 6);
+  const lora::low_rank_term terms[] = {{a.view(), b.view(), 0.5f}, {small.view(), small_b.view(), -1.0f}};
+  for (const auto precision : {lora::precision::exact, lora::precision::pairs})
+    for (const bool transposed : {false, true})
+      for (const index_t n : {7, 64, 70, 128, 257, 384, 385}) {
+        const lora::forward_options options{.precision = precision};
+        const auto& weight = transposed ? w_transposed : w;
+        const lora::ndview<const W, 2> x(x_memory.data(), {n, in});
+        matrix y(n, out, layout::plain);
+        lora::workspace one;
+        lora::forward(y.view(), x, weight, terms, {}, one, options);
+        for (const std::size_t threads : {2u, 3u}) {
+          lora::thread_pool pool(threads);
+          lora::workspace scratch(lora::forward_workspace_bytes(n, weight, terms, threads, options));
+          const void* const memory = scratch.data();
+          for (int again = 0; again < 2; ++again) {
+            matrix z(n, out, layout::plain);
+            lora::forward(z.view(), x, weight, terms, {}, scratch, pool, options);
+            CAPTURE(threads);
+            CAPTURE(n);
+            CAPTURE(transposed);
+            for (index_t i = 0; i < n; ++i) REQUIRE(std::memcmp(&y(i, 0), &z(i, 0), sizeof(float) * out) == 0);
+          }
+          REQUIRE(scratch.data() == memory);
+        }
+      }
 }
 
 TEST_CASE("parallel/thread_pool: two requests at once on one pool, one set of weights") {

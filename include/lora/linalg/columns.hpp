@@ -25,14 +25,16 @@ namespace lora::inline v0::detail::inline LORA_ISA_TAG {
 }
 
 /**
- * x [tokens, depth] as floats as columns_job wants them: 64 k at a time and, of these, group of tokens after group. All tokens of 64 k lie
- * together, or the groups' parts would want the same places in L1 wherever depth is a power of two (17.1 instead of 15.6 ms at 64 tokens).
+ * k [from, to) of x [tokens, depth] as floats as columns_job wants them: 64 k at a time and, of these, group of tokens after group. All
+ * tokens of 64 k lie together, or the groups' parts would want the same places in L1 wherever depth is a power of two (17.1 instead of
+ * 15.6 ms at 64 tokens). `from` is a multiple of 64; `out` is where k 0 lies.
  */
-inline void turn_tokens(const simd::kernel_table& k, const float_view<2>& x, count first, count tokens, float* out) noexcept {
-  const count depth = x.extent(1);
+inline void turn_tokens(const simd::kernel_table& k, const float_view<2>& x, count first, count tokens, count from, count to,
+                        float* out) noexcept {
   float buffer[simd::columns_depth];
-  for (count at = 0; at < depth; at += simd::columns_depth) {
-    const count run = depth - at < simd::columns_depth ? depth - at : simd::columns_depth;
+  out += from * tokens;
+  for (count at = from; at < to; at += simd::columns_depth) {
+    const count run = to - at < simd::columns_depth ? to - at : simd::columns_depth;
     count m = 0;
     for (count groups = (tokens + simd::columns_group - 1) / simd::columns_group; groups > 0; --groups) {
       const count width = (tokens - m + groups - 1) / groups;

@@ -119,16 +119,51 @@ namespace detail_forward {
   return e;
 }
 
-/** Rows split into contiguous ranges of whole tiles, one a task. */
-[[nodiscard]] inline count split_at(count rows, count tile, std::size_t task, std::size_t tasks) noexcept {
-  const count tiles = (rows + tile - 1) / tile;
-  const count at = tiles * static_cast<count>(task) / static_cast<count>(tasks) * tile;
-  return at < rows ? at : rows;
+/** Part `i` of `parts` of [0, whole), in whole units: where it begins. */
+[[nodiscard]] inline count split_at(count whole, count unit, count i, count parts) noexcept {
+  const count units = (whole + unit - 1) / unit;
+  const count at = (units / parts * i + units % parts * i / parts) * unit;
+  return at < whole ? at : whole;
 }
 
+/**
+ * f(i, task) for every part i: tasks take the next one when they are done with one, so that a thread that is late or slow holds up no
+ * other for long. Of one task f has the memory to itself.
+ */
+template <executor E, class F>
+void share(E& ex, std::size_t tasks, count parts, const F& f) {
+  if (tasks <= 1 || parts <= 1) {
+    for (count i = 0; i < parts; ++i) f(i, std::size_t{0});
+    return;
+  }
+  count next = 0;
+  ex.run(tasks < static_cast<std::size_t>(parts) ? tasks : static_cast<std::size_t>(parts), [&](std::size_t task) {
+    // Relaxed: the counter hands out numbers; what parts write is ordered by the executor.
+    for (count i = 0; (i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < parts;) f(i, task);
+  });
+}
+
+/** Into how many parts of whole units a loop over [0, whole) is cut: so many for each task, or as many as there are units. */
+[[nodiscard]] inline count parts_for(std::size_t tasks, count whole, count unit, count each) noexcept {
+  const count units = (whole + unit - 1) / unit;
+  if (tasks <= 1) return units < 1 ? units : 1;
+  return units / each < static_cast<count>(tasks) ? units : each * static_cast<count>(tasks);
+}
+
+/** The operands of a call whose shapes agree, y's elements of any type. */
+struct operands_of_call {
+  void* y_data;
+  const float_view<2>& y;
+  const float_view<2>& x;
+  const float_view<2>& w;
+  const low_rank_update& update;
+  const detail::epilogue& finish;
+};
+
+/** Turn `turn` of the call, on up to so many tasks of `ex`. */
 template <executor E>
-void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2>& x, const float_view<2>& w, const low_rank_update& update,
-         const detail::epilogue& finish, std::byte* memory, E& ex) {
+void run_turn(const plan& p, const operands_of_call& c, count turn, std::byte* memory, std::size_t most_tasks, E& ex) {
+  const auto& [y_data, y, x, w, update, finish] = c;
   const std::span<const low_rank_term> terms = update.terms;
   const simd::kernel_table& k = *p.kernels.table;
   const count in = w.extent(1);
@@ -140,91 +175,108 @@ void run(const plan& p, void* y_data, const float_view<2>& y, const float_view<2
   auto* packed_floats = reinterpret_cast<float*>(memory + p.floats_at);
   auto* h = reinterpret_cast<float*>(memory + p.h_at);
   auto* operands = reinterpret_cast<operand*>(memory + p.operands_at);
+  auto* turned = reinterpret_cast<float*>(memory + p.turned_at);
+  const auto scratch = [&p, memory](std::size_t task) { return memory + p.scratch_at + task * p.scratch_bytes; };
+  const count tile = detail::tile_rows(*p.form);
   // Rows that follow each other with hardly a gap (pack() leaves less than two lines), in a matrix that is worth fetching.
   const bool streams = fetches(w.size(), w.type(), x.extent(0), simd::active_fetch()) && w.stride(1) == 1 && w.stride(0) >= in &&
                        w.stride(0) <= in + 128 / w_size;
   const simd::fetch fetch = streams ? simd::active_fetch() : simd::fetch::hardware;
 
-  for (count i = 0; i < turns_of(x.extent(0)); ++i) {
-    const count first = turn_begin(x.extent(0), i);
-    const count tokens = turn_begin(x.extent(0), i + 1) - first;
-    // The form follows the size of the whole call, so that a row's bits do not depend on the turn it falls into.
-    const panels batch(k, *p.form, tokens);
-    const char* rows_of_x = in == 0 ? nullptr : static_cast<const char*>(x.data()) + first * x.stride(0) * x_size;
-    if (!p.transposed || p.packs)
-      batch.pack(p.kernels.pack_x_as_w, rows_of_x, x_size, x.stride(0), x.stride(1), in, 1.0f, packed_x, p.kernels.unit());
-    if (packed_floats != packed_x) batch.pack(p.kernels.pack_x, rows_of_x, x_size, x.stride(0), x.stride(1), in, 1.0f, packed_floats);
-
-    auto* packed_h = reinterpret_cast<float*>(memory + p.packed_h_at);
-    operands[0] = {w.data(), w.type(), true, p.kernels.unit(), w.stride(0), w.stride(1), in, packed_x};
-    count used = 1;
-    for (const low_rank_term& t : terms) {
-      const count rank = t.a.extent(0);
-      if (rank == 0 || t.scale == 0.0f) continue;
-      const operand down{t.a.data(), t.a.type(), p.kernels.reads(t.a.type(), w.type()), 1, t.a.stride(0), t.a.stride(1), in, packed_floats};
-      detail::run_rows({&k, &batch, &down, 1, {}, p.kernels.store_floats, h, sizeof(float), rank, 1, simd::fetch::hardware, p.cut}, 0, rank,
-                       memory + p.scratch_at);
-      batch.pack(k.pack_floats, h, sizeof(float), rank, 1, rank, t.scale, packed_h);
-      operands[used++] = {t.b.data(), t.b.type(), p.kernels.reads(t.b.type(), w.type()), 1, t.b.stride(0), t.b.stride(1), rank, packed_h};
-      packed_h += batch.packed_size(rank);
-    }
-
-    char* const rows_of_y = static_cast<char*>(y_data) + first * y.stride(0) * y_size;
-    const count tile = detail::tile_rows(*p.form);
-    // Outputs whose rows of W are replaced: computed as all are, and then anew, with those rows. They are few.
-    const auto compute_replaced = [&, used, rows_of_y] {
-      for (const replaced_rows& r : update.rows) {
-        operands[0] = {r.rows.data(), dtype::f32, p.kernels.reads(dtype::f32, w.type()), 1, r.rows.stride(0), 1, in,
-                       packed_floats, r.first};
-        const detail::rows_job job{
-            &k, &batch, operands, used, finish, p.kernels.store_y, rows_of_y, y_size, y.stride(0), y.stride(1), simd::fetch::hardware, {}};
-        detail::run_rows(job, r.first, r.first + r.rows.extent(0), memory + p.scratch_at);
-      }
+  const count first = turn_begin(x.extent(0), turn);
+  const count tokens = turn_begin(x.extent(0), turn + 1) - first;
+  // The form follows the size of the whole call, so that a row's bits do not depend on the turn it falls into.
+  const panels batch(k, *p.form, tokens);
+  const char* rows_of_x = in == 0 ? nullptr : static_cast<const char*>(x.data()) + first * x.stride(0) * x_size;
+  const std::size_t packers = tokens >= share_packing_from / (in + 1) ? most_tasks : 1;
+  const count pieces = parts_for(packers, in, packing_unit, parts_a_task);
+  share(ex, packers, pieces, [&](count piece, std::size_t) {
+    const count from = split_at(in, packing_unit, piece, pieces);
+    const count to = split_at(in, packing_unit, piece + 1, pieces);
+    const auto pack = [&](simd::pack_kernel kernel, float* to_floats, int unit) {
+      batch.pack(kernel, rows_of_x, x_size, x.stride(0), x.stride(1), in, from, to, 1.0f, to_floats, unit);
     };
-    if (p.transposed) {
-      auto* turned = reinterpret_cast<float*>(memory + p.turned_at);
-      auto* sums = reinterpret_cast<float*>(memory + p.sums_at);
-      detail::turn_tokens(k, x, first, tokens, turned);
-      const detail::rows_job low{&k,
-                                 &batch,
-                                 operands + 1,
-                                 used - 1,
-                                 {},
-                                 p.kernels.store_floats,
-                                 sums,
-                                 sizeof(float),
-                                 simd::columns_panel,
-                                 1,
-                                 simd::fetch::hardware,
-                                 {}};
-      const simd::fetch how = w.size() >= fetch_from_bytes / w_size ? simd::active_fetch() : simd::fetch::hardware;
-      const int times = how == simd::fetch::hardware                                                            ? 0
-                        : how == simd::fetch::ahead && tokens <= simd::fetched_twice_to(w.type() == dtype::f32) ? 2
-                                                                                                                : 1;
-      const detail::transposed_job job{&k,     p.kernels.columns, p.kernels.store_y, w,    turned, tokens, sums, finish, rows_of_y,
-                                       y_size, y.stride(0),       y.stride(1),       times};
-      ex.run(p.tasks, [&, tasks = p.tasks](std::size_t task) {
-        const count begin = split_at(out, simd::columns_panel, task, tasks);
-        const count end = split_at(out, simd::columns_panel, task + 1, tasks);
-        std::byte* own = memory + p.scratch_at + task * p.scratch_bytes;
-        // The low-rank terms first, then W on top of them.
-        if (low.operand_count != 0)
-          detail::start_sums(low, sums, tokens, begin, end, own);
-        else
-          detail::clear_sums(sums, tokens, begin, end);
-        detail::run_transposed(job, begin, end, reinterpret_cast<float*>(own));
-      });
-      compute_replaced();
-      continue;
+    if (!p.transposed || p.packs) pack(p.kernels.pack_x_as_w, packed_x, p.kernels.unit());
+    if (packed_floats != packed_x) pack(p.kernels.pack_x, packed_floats, 1);
+    if (p.transposed) detail::turn_tokens(k, x, first, tokens, from, to, turned);
+  });
+
+  auto* packed_h = reinterpret_cast<float*>(memory + p.packed_h_at);
+  operands[0] = {w.data(), w.type(), true, p.kernels.unit(), w.stride(0), w.stride(1), in, packed_x};
+  count used = 1;
+  for (const low_rank_term& t : terms) {
+    const count rank = t.a.extent(0);
+    if (rank == 0 || t.scale == 0.0f) continue;
+    const operand down{t.a.data(), t.a.type(), p.kernels.reads(t.a.type(), w.type()), 1, t.a.stride(0), t.a.stride(1), in, packed_floats};
+    const detail::rows_job job{&k, &batch, &down, 1, {}, p.kernels.store_floats, h, sizeof(float), rank, 1, simd::fetch::hardware,
+                               {}, p.cut};
+    const bool large = 2.0 * static_cast<double>(tokens) * static_cast<double>(rank) * static_cast<double>(in) >= parallel_from_flops;
+    const count R = p.form->rows;
+    const std::size_t tasks = large ? most_tasks : 1;
+    const count parts = parts_for(tasks, rank, R, parts_a_task);
+    share(ex, tasks, parts, [&](count part, std::size_t task) {
+      detail::run_rows(job, split_at(rank, R, part, parts), split_at(rank, R, part + 1, parts), scratch(task));
+    });
+    batch.pack(k.pack_floats, h, sizeof(float), rank, 1, rank, 0, rank, t.scale, packed_h);
+    operands[used++] = {t.b.data(), t.b.type(), p.kernels.reads(t.b.type(), w.type()), 1, t.b.stride(0), t.b.stride(1), rank, packed_h};
+    packed_h += batch.packed_size(rank);
+  }
+
+  char* const rows_of_y = static_cast<char*>(y_data) + first * y.stride(0) * y_size;
+  // Outputs whose rows of W are replaced: computed as all are, and then anew, with those rows. They are few.
+  const auto compute_replaced = [&, used, rows_of_y] {
+    for (const replaced_rows& r : update.rows) {
+      operands[0] = {r.rows.data(), dtype::f32, p.kernels.reads(dtype::f32, w.type()), 1, r.rows.stride(0), 1, in, packed_floats, r.first};
+      const detail::rows_job job{
+          &k, &batch, operands, used, finish, p.kernels.store_y, rows_of_y, y_size, y.stride(0), y.stride(1), simd::fetch::hardware,
+          {}, {}};
+      detail::run_rows(job, r.first, r.first + r.rows.extent(0), scratch(0));
     }
-    const detail::rows_job job{&k,        &batch, operands,    used,        finish, p.kernels.store_y,
-                               rows_of_y, y_size, y.stride(0), y.stride(1), fetch,  p.cut};
-    ex.run(p.tasks, [&, tasks = p.tasks](std::size_t task) {
-      detail::run_rows(job, split_at(out, tile, task, tasks), split_at(out, tile, task + 1, tasks),
-                       memory + p.scratch_at + task * p.scratch_bytes);
+  };
+  if (p.transposed) {
+    auto* sums = reinterpret_cast<float*>(memory + p.sums_at);
+    const detail::rows_job low{
+        &k, &batch, operands + 1, used - 1, {}, p.kernels.store_floats, sums, sizeof(float), simd::columns_panel, 1, simd::fetch::hardware,
+        {}, {}};
+    const simd::fetch how = w.size() >= fetch_from_bytes / w_size ? simd::active_fetch() : simd::fetch::hardware;
+    const int times = how == simd::fetch::hardware                                                            ? 0
+                      : how == simd::fetch::ahead && tokens <= simd::fetched_twice_to(w.type() == dtype::f32) ? 2
+                                                                                                              : 1;
+    const detail::transposed_job job{&k,     p.kernels.columns, p.kernels.store_y, w,    turned, tokens, sums, finish, rows_of_y,
+                                     y_size, y.stride(0),       y.stride(1),       times};
+    // A part a task: narrower ones would read less of each row of W at a time.
+    const auto parts = static_cast<count>(most_tasks);
+    share(ex, most_tasks, parts, [&](count part, std::size_t task) {
+      const count begin = split_at(out, simd::columns_panel, part, parts);
+      const count end = split_at(out, simd::columns_panel, part + 1, parts);
+      // The low-rank terms first, then W on top of them.
+      if (low.operand_count != 0)
+        detail::start_sums(low, sums, tokens, begin, end, scratch(task));
+      else
+        detail::clear_sums(sums, tokens, begin, end);
+      detail::run_transposed(job, begin, end, reinterpret_cast<float*>(scratch(task)));
     });
     compute_replaced();
+    return;
   }
+  const count parts = parts_for(most_tasks, out, tile, tokens < parts_from_tokens ? 1 : parts_a_task);
+  const simd::ahead_by ahead = detail::fetch_distance(w.type(), out / static_cast<count>(most_tasks), in, tokens);
+  const detail::rows_job job{&k,          &batch,      operands, used,  finish, p.kernels.store_y, rows_of_y, y_size,
+                             y.stride(0), y.stride(1), fetch,    ahead, p.cut};
+  share(ex, most_tasks, parts, [&](count part, std::size_t task) {
+    detail::run_rows(job, split_at(out, tile, part, parts), split_at(out, tile, part + 1, parts), scratch(task));
+  });
+  compute_replaced();
+}
+
+template <executor E>
+void run(const plan& p, const operands_of_call& c, std::byte* memory, E& ex) {
+  // Whole turns side by side, where no task gets more tokens than another, and after these each one by all tasks.
+  share(ex, p.tasks, p.turns_apart, [&](count turn, std::size_t task) {
+    inline_executor here;
+    run_turn(p, c, turn, memory + task * p.turn_bytes, 1, here);
+  });
+  for (count turn = p.turns_apart; turn < turns_of(c.x.extent(0)); ++turn) run_turn(p, c, turn, memory, p.tasks, ex);
 }
 
 /** What forward() takes as an operand: a view or a named array of float, bfloat16 or float16, two axes. */
@@ -314,7 +366,7 @@ void forward(Y&& y, const X& x, const W& w, const low_rank_update& update, float
                                                                                                                                    options);
   const detail_forward::plan p(kernels, tokens.extent(0), tokens.extent(0), weight, update.terms, ex.concurrency(), !update.rows.empty());
   scratch.reserve(p.bytes);
-  detail_forward::run(p, to.data(), out, tokens, weight, update, finish, static_cast<std::byte*>(scratch.data()), ex);
+  detail_forward::run(p, {to.data(), out, tokens, weight, update, finish}, static_cast<std::byte*>(scratch.data()), ex);
 }
 
 /** As above, on the calling thread. */

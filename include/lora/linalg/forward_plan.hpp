@@ -100,6 +100,18 @@ inline constexpr count tokens_a_turn = 64;
   return turns == 1 ? tokens : ((tokens - 1) / 16 + turns) / turns * 16;
 }
 
+/**
+ * How many of the turns are better computed side by side, each by one task, than one after the other by all: no task waits for the tokens that
+ * another packs, and two that read the same rows of W at about the same time share them. As many as leave no task more than others.
+ */
+[[nodiscard]] constexpr count turns_of_tasks(count tokens, count tasks) noexcept {
+  const count turns = turns_of(tokens);
+  if (tasks <= 1 || turns < tasks) return 0;
+  const count apart = turns / tasks * tasks;
+  const count even = apart * turn_size(tokens);
+  return even - turn_begin(tokens, apart) > even / 32 ? 0 : apart;
+}
+
 // Below this many bytes W may come from a cache, where a walk, and one token of a float W, lose by fetching it again (1024 x 1024: 71 us with,
 // 54 without).
 inline constexpr count fetch_from_bytes = 8 << 20;
@@ -115,6 +127,14 @@ inline constexpr count fetch_small_from_bytes = 128 << 10;
 // Below either, a second thread costs more than it brings.
 inline constexpr count parallel_from_bytes = 1 << 19;
 inline constexpr double parallel_from_flops = 2e6;
+// So many parts of W's rows a task, of which a thread that is done takes the next: 64 tokens by 4096 x 4096 on two threads took 0.85 to 0.95 of the
+// time of halves where others used the machine, the same where nobody did. Fewer tokens wait for memory, which has a time of its own: 1 to 4
+// took 1.02 to 1.04.
+inline constexpr count parts_a_task = 4;
+inline constexpr count parts_from_tokens = 24;
+// A second thread pays for packing so many elements of x. Its parts are whole units of k: of turn_tokens, of pairs, of a step of any form.
+inline constexpr count share_packing_from = 1 << 16;
+inline constexpr count packing_unit = 128;
 
 /** a + b of counts, or the largest count: which no workspace has room for. */
 [[nodiscard]] constexpr count sum_or_most(count a, count b) noexcept {
@@ -190,7 +210,9 @@ struct plan {
   std::size_t operands_at;
   std::size_t scratch_at;  // one part a task
   std::size_t scratch_bytes;
+  std::size_t turn_bytes;  // all of the above for one task
   std::size_t bytes;
+  count turns_apart;   // so many turns are shared out among the tasks, each to one, with memory of its own
   std::size_t active;  // terms with a rank and a scale
   bool packs;          // x is multiplied by something besides W: a term, or rows in place of W's
   bool transposed;
@@ -259,8 +281,19 @@ struct plan {
       if (transposed) (void)one.add(static_cast<std::size_t>(detail::columns_a_tile(1)), sizeof(float));
       scratch_bytes = one.total("forward");
     }
-    scratch_at = l.add(tasks, scratch_bytes);
+    scratch_at = l.add(0, 1);
+    detail::layout alone = l;
+    detail::layout apart;
+    (void)alone.add(1, scratch_bytes);
+    (void)l.add(tasks, scratch_bytes);
+    turn_bytes = alone.total("forward");
     bytes = l.total("forward");
+    turns_apart = turns_of_tasks(tokens, static_cast<count>(tasks));
+    if (tasks > 1 && turns_of(most_tokens) >= static_cast<count>(tasks)) {
+      (void)apart.add(tasks, turn_bytes);
+      const std::size_t together = apart.total("forward");
+      bytes = together > bytes ? together : bytes;
+    }
   }
 };
 

@@ -19,12 +19,12 @@ using simd::count;
 inline constexpr count tile_rows_wanted = 48;
 
 // How far fetch::ahead looks. Once, into L1, keeps as many lines under way as L1 has buffers for, which is not enough for the rows of a few
-// tokens: their lines are asked for twice, first into L2. Not where L2 may hold the rows of a task already. Other distances: docs/benchmarks.
+// tokens: their lines are asked for twice, first into L2. Not where L2 may hold the rows of a thread already. Other distances: docs/benchmarks.
 inline constexpr simd::ahead_by fetch_once{512, 0};
 inline constexpr simd::ahead_by fetch_twice{640, 1280};
 inline constexpr count fetch_twice_from_bytes = 2 << 20;
 
-/** For a task's rows of `depth` elements of `type`, against so many tokens. */
+/** For a thread's rows of `depth` elements of `type`, against so many tokens. */
 [[nodiscard]] constexpr simd::ahead_by fetch_distance(dtype type, count rows, count depth, count tokens) noexcept {
   const count size = type == dtype::f32 ? 4 : 2;
   const bool large = depth > 0 && rows >= (fetch_twice_from_bytes / size - 1) / depth + 1;
@@ -63,13 +63,19 @@ struct panels {
   [[nodiscard]] count packed_size(count depth, int unit = 1) const noexcept { return padded(depth, unit) * packed_tokens; }
   [[nodiscard]] count panel_size(count depth, int unit = 1) const noexcept { return padded(depth, unit) * panel_tokens; }
 
-  /** Packs x [tokens, depth], of elements of `size` bytes, multiplied by `scale`, into packed_size(depth, unit) units of 4 bytes. */
-  void pack(simd::pack_kernel kernel, const void* x, count size, count row_stride, count column_stride, count depth, float scale,
-            float* out, int unit = 1) const noexcept {
-    if (depth == 0) return;  // nothing to pack, and x may be a null pointer, which no offset may be added to
-    for (count p = 0; p < number; ++p)
-      kernel({static_cast<const char*>(x) + p * panel_tokens * row_stride * size, row_stride, column_stride, tokens_of(p), depth, scale,
-              form_of(p).tokens_lane, form_of(p).registers, out + p * panel_size(depth, unit)});
+  /**
+   * Packs k [from, to) of x [tokens, depth], of elements of `size` bytes, multiplied by `scale`, to where they lie among the
+   * packed_size(depth, unit) units of 4 bytes at `out`. Where a run of k begins or ends within, it does so at a multiple of 64 units.
+   */
+  void pack(simd::pack_kernel kernel, const void* x, count size, count row_stride, count column_stride, count depth, count from, count to,
+            float scale, float* out, int unit = 1) const noexcept {
+    if (from == to) return;  // nothing to pack, and x may be a null pointer, which no offset may be added to
+    for (count p = 0; p < number; ++p) {
+      const simd::form& f = form_of(p);
+      kernel({static_cast<const char*>(x) + (p * panel_tokens * row_stride + from * column_stride) * size, row_stride, column_stride,
+              tokens_of(p), to - from, scale, f.tokens_lane, f.registers,
+              out + p * panel_size(depth, unit) + from / unit * f.tokens_lane * f.registers});
+    }
   }
 };
 
@@ -187,7 +193,8 @@ struct rows_job {
   count y_row_stride;
   count y_column_stride;
   simd::fetch fetch;  // of the rows of the first operand
-  bands cut;          // of the first operand
+  simd::ahead_by ahead;
+  bands cut;  // of the first operand
 };
 
 /** One band [from, to) of the first operand's k, of a tile of rows or what is left of it. */
@@ -201,7 +208,6 @@ struct tile_job {
   count after;      // elements from the end of the last block's first row to what is summed next, behind the tile
   float* sums;      // of the tile; written by the last band
   float* partials;  // sums that wait for the next band
-  simd::ahead_by ahead;
 };
 
 inline void run_tile(const rows_job& job, const tile_job& t) noexcept {
@@ -236,7 +242,7 @@ inline void run_tile(const rows_job& job, const tile_job& t) noexcept {
       // The rows that come next are fetched once, while the first panel is summed; a walk takes whole rows.
       const bool walks = job.fetch == simd::fetch::walk && b.panel == 0 && !cut && row + 2 * R <= t.rows_below;
       b.walk = walks ? static_cast<const char*>(w.w) + (row + R) * w.row_stride * size : nullptr;
-      b.ahead = job.fetch != simd::fetch::ahead || b.panel != 0 ? simd::ahead_by{} : t.ahead;
+      b.ahead = job.fetch != simd::fetch::ahead || b.panel != 0 ? simd::ahead_by{} : job.ahead;
       if (job.fetch == simd::fetch::ahead && batch.shares_rows() && o.type == dtype::f32) {
         // One row of the next block a panel. As a number: behind the last row the address belongs to nothing.
         b.ahead = {};
@@ -263,7 +269,6 @@ inline void run_rows(const rows_job& job, count begin, count end, void* scratch)
   // Rows that must be gathered are so once, tile by tile.
   const count group = job.cut.number > 1 && w.in_place() ? job.cut.rows : tile;
 
-  const simd::ahead_by ahead = fetch_distance(w.type, end - begin, w.depth, batch.tokens);
   auto* segments = static_cast<simd::segment*>(scratch);
   auto* sums = reinterpret_cast<float*>(segments + job.operand_count);
   float* tile_bias = sums + tile * stride;
@@ -298,7 +303,7 @@ inline void run_rows(const rows_job& job, count begin, count end, void* scratch)
         const count next_k = below ? from : to != w.depth ? to : 0;
         const count after = next_row < end && used != 0 ? (next_row - last_block) * segments[0].row_stride + next_k - to : 0;
         run_tile(job, {segments, used, rows, end - n, from, to, after, sums,
-                       partials + (n - g) * stride * (batch.lanes / batch.full->tokens_lane), ahead});
+                       partials + (n - g) * stride * (batch.lanes / batch.full->tokens_lane)});
         if (to != w.depth) continue;
         const float* bias = bias_of(*job.kernels, job.finish, n, rows, tile_bias);
         job.store({sums, stride, rows, batch.tokens, bias, static_cast<char*>(job.y) + n * job.y_column_stride * job.y_size,
