@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One token and a small W take a short way through forward: the bits of the long way, which a y with gaps between its elements takes, for
+// One token and a small W, or two and a smaller one, take a short way through forward: the bits of the long way, which a y with gaps between its elements takes, for
 // every tier, tail and number of terms, and the float64 bound; which calls take it, on both sides of each limit.
 #include "support/oracle.hpp"
 #include "support/tiers.hpp"
@@ -30,15 +30,16 @@ struct two_threads {
 };
 
 bool same_bits(const matrix& a, const matrix& b) {
-  for (index_t j = 0; j < a.view().extent(1); ++j)
-    if (test::bits(a(0, j)) != test::bits(b(0, j))) return false;
+  for (index_t i = 0; i < a.view().extent(0); ++i)
+    for (index_t j = 0; j < a.view().extent(1); ++j)
+      if (test::bits(a(i, j)) != test::bits(b(i, j))) return false;
   return true;
 }
 
 /** Whether a call of these shapes takes the short way: it then needs no workspace, x being dense and of whole registers. */
 bool is_short(const matrix& x, const matrix& w, std::span<const low_rank_term> terms, lora::float_view<1> bias = {}) {
   lora::workspace scratch;
-  matrix y(1, w.view().extent(0), layout::plain);
+  matrix y(x.view().extent(0), w.view().extent(0), layout::plain);
   lora::forward(y.view(), x.view(), w.view(), terms, bias, scratch);
   return scratch.size_bytes() == 0;
 }
@@ -51,7 +52,8 @@ TEST_CASE("linalg/one_token: the short way gives the bits of the long way, insid
     for (const index_t out : {1, 2, 7, 8, 9, 15, 16, 17, 50}) {
       const auto rank = static_cast<index_t>(seed % 19);
       const layout x_layout = seed % 3 == 0 ? layout::spread : layout::plain;
-      const matrix x(1, in, x_layout, ++seed);
+      const index_t n = seed % 2 + 1;
+      const matrix x(n, in, x_layout, ++seed);
       const matrix w(out, in, layout::padded, ++seed);
       const matrix a(rank, in, layout::padded, ++seed);
       const matrix b(out, rank, layout::padded, ++seed);
@@ -67,10 +69,11 @@ TEST_CASE("linalg/one_token: the short way gives the bits of the long way, insid
           const test::expected want(x.view(), w.view(), list, bias);
           test::for_each_tier([&](tier t) {
             lora::workspace scratch;
-            matrix y(1, out, layout::plain);
-            matrix z(1, out, layout::spread);
+            matrix y(n, out, layout::padded);
+            matrix z(n, out, layout::spread);
             lora::forward(y.view(), x.view(), w.view(), list, bias, scratch, {.tier = t});
             lora::forward(z.view(), x.view(), w.view(), list, bias, scratch, {.tier = t});
+            CAPTURE(n);
             CAPTURE(in);
             CAPTURE(out);
             CAPTURE(rank);
@@ -166,6 +169,16 @@ TEST_CASE("linalg/one_token: who takes the short way, on both sides of each limi
     lora::forward(to, long_x.view(), rows, {}, {}, none);
     CHECK((none.size_bytes() == 0) == (out < 2048));
   }
+
+  // Two tokens, while W has no more than 128 KiB; never three.
+  CHECK(is_short(matrix(2, 64, layout::padded, 1), w, {}));
+  CHECK_FALSE(is_short(matrix(3, 64, layout::plain, 1), w, {}));
+  const matrix two(2, 1024, layout::plain, 9);
+  for (const index_t out : {32, 33}) CHECK(is_short(two, matrix(out, 1024, layout::plain, 10), {}) == (out == 32));
+  matrix one(1, 20, layout::plain);  // tokens of y at one address are refused, on the long way
+  const lora::ndview<float, 2> same(one.view().data(), {2, 20}, {0, 1});
+  CHECK_THROWS_AS(lora::forward(same, lora::ndview<const float, 2>(two.view().data(), {2, 64}), w.view(), {}, {}, scratch),
+                  lora::shape_error);
 }
 
 TEST_CASE("linalg/one_token: every rank up to two registers, whose A x ends in the middle of one, the bits of the long way") {

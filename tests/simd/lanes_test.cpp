@@ -17,6 +17,8 @@ constexpr float sentinel = -123456.0f;
 struct lanes_seen {
   std::vector<float> spread;
   std::vector<std::vector<float>> parts;  // of 1 .. P - 1 elements
+  std::vector<float> apart;               // a group of registers, by fold
+  std::vector<float> together;            // and by fold_together
   std::vector<float> folded;              // of the lanes 1, 2, 4, 8, ...: a sum tells which were added
 };
 
@@ -37,6 +39,10 @@ void expect(const lanes_seen& seen, int lanes, int T) {
     CHECK(seen.folded[static_cast<std::size_t>(t)] == want);
   }
   CHECK(seen.folded.back() == sentinel);
+  // Of numbers whose sum depends on the order of the additions.
+  CHECK(seen.together.back() == sentinel);
+  REQUIRE(seen.together.size() == seen.apart.size() + 1);
+  CHECK(std::memcmp(seen.together.data(), seen.apart.data(), seen.apart.size() * sizeof(float)) == 0);
 }
 
 // `elements` is exactly P long: a sanitizer sees a read behind it.
@@ -62,6 +68,20 @@ void expect(const lanes_seen& seen, int lanes, int T) {
     for (int i = 0; i < k::lanes; ++i) powers[static_cast<std::size_t>(i)] = static_cast<float>(1 << i); \
     seen.folded.assign(static_cast<std::size_t>(T + 1), sentinel);                                       \
     k::fold<T>(k::load(powers.data()), seen.folded.data());                                              \
+    constexpr int group = k::folded_together<T>;                                                         \
+    std::uint32_t state = 12345;                                                                         \
+    k::reg v[group];                                                                                     \
+    for (int g = 0; g < group; ++g) {                                                                    \
+      for (float& f : powers) {                                                                          \
+        state = state * 1664525u + 1013904223u;                                                          \
+        f = static_cast<float>(static_cast<std::int32_t>(state)) * 0x1p-31f;                             \
+      }                                                                                                  \
+      v[g] = k::load(powers.data());                                                                     \
+    }                                                                                                    \
+    seen.apart.assign(static_cast<std::size_t>(group * T), sentinel);                                    \
+    seen.together.assign(static_cast<std::size_t>(group * T + 1), sentinel);                             \
+    for (int g = 0; g < group; ++g) k::fold<T>(v[g], seen.apart.data() + g * T);                         \
+    k::fold_together<T>(v, seen.together.data());                                                        \
     return seen;                                                                                         \
   }
 

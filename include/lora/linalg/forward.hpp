@@ -350,7 +350,7 @@ void forward(Y&& y, const X& x, const W& w, const low_rank_update& update, float
   const auto from = detail::as_view(x);
   const auto rows = detail::as_view(w);
   if constexpr (Checks < 2)
-    if (from.extent(0) == 1 && detail_forward::forward_one(to, from, rows, update, bias, scratch, ex.concurrency(), options)) return;
+    if (detail_forward::forward_short(to, from, rows, update, bias, scratch, ex.concurrency(), options)) return;
   const float_view<2> out = to;
   const float_view<2> tokens = from;
   const float_view<2> weight = rows;
@@ -358,7 +358,7 @@ void forward(Y&& y, const X& x, const W& w, const low_rank_update& update, float
   if (out.size() == 0) return;
   if constexpr (Checks >= 2) {
     if (const char* aliasing = detail::forward_aliasing(out, tokens, weight, update, bias, scratch)) LORA_ASSERT_HANDLER(aliasing);
-    if (from.extent(0) == 1 && detail_forward::forward_one(to, from, rows, update, bias, scratch, ex.concurrency(), options)) return;
+    if (detail_forward::forward_short(to, from, rows, update, bias, scratch, ex.concurrency(), options)) return;
   }
   const detail::epilogue finish = detail_forward::finish_of(update, bias);
   const auto kernels =

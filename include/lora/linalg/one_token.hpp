@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// detail: the short way of forward for one token and a W that lies in a cache: y is summed where it lies, x is read where it lies, and what
+// detail: the short way of forward for one token, or two, and a W that lies in a cache: y is summed where it lies, x is read where it lies, and what
 // a call otherwise spends on tiles, tasks and the layout of its workspace is not spent. The kernels, their order and so the bits are those
 // of the long way.
 #ifndef LORA_LINALG_ONE_TOKEN_HPP
@@ -16,6 +16,9 @@ namespace lora::inline v0::inline LORA_ISA_TAG::detail_forward {
 // The short way keeps what it needs on the stack; more or larger terms take the long way.
 inline constexpr std::size_t short_terms = 8;
 inline constexpr count short_ranks = 512;  // of all terms, each rounded up to whole registers
+// Two tokens are taken one after the other while W is no larger: a block of both would be summed to the same bits (T = 1), but 64 x 64 with a
+// term of rank 4 took 790 ns on the long way.
+inline constexpr count two_tokens_to_bytes = 128 << 10;
 
 /**
  * One call, word by word. A float_view that is made of a view made just before is copied by 16 bytes what was stored by 8, which no CPU
@@ -104,19 +107,36 @@ struct one_token {
 
 /** The same for the views of a call, whose shapes nobody has checked yet: where they disagree, too, nothing is written. */
 template <class Y, class X, class W>
-[[nodiscard]] bool forward_one(const ndview<Y, 2>& y, const ndview<X, 2>& x, const ndview<W, 2>& w, const low_rank_update& update,
-                               const float_view<1>& bias, workspace& scratch, std::size_t concurrency, const forward_options& options) {
+[[nodiscard]] bool forward_short(const ndview<Y, 2>& y, const ndview<X, 2>& x, const ndview<W, 2>& w, const low_rank_update& update,
+                                 const float_view<1>& bias, workspace& scratch, std::size_t concurrency, const forward_options& options) {
   if constexpr (std::is_same_v<Y, float>) {
     using token = std::remove_const_t<X>;
     using element = std::remove_const_t<W>;
+    const count tokens = x.extent(0);
+    if (tokens != 1 && tokens != 2) return false;
     const count in = w.extent(1);
     const count out = w.extent(0);
-    const bool fits = x.extent(0) == 1 && x.extent(1) == in && y.extent(0) == 1 && y.extent(1) == out;
+    const bool fits = x.extent(1) == in && y.extent(0) == tokens && y.extent(1) == out;
     if (!fits || in == 0 || out == 0 || w.stride(1) != 1 || (out != 1 && y.stride(1) != 1)) return false;
     if (takes_pairs<token, element>(1, options)) return false;
-    return forward_one({y.data(), x.data(), x.stride(1), w.data(), w.stride(0), in, out, dtype_of<token>, dtype_of<element>,
-                        &simd::kernels<element>(options.tier), simd::packer<token>(options.tier)},
-                       update, bias, scratch, concurrency);
+    one_token c{y.data(),
+                x.data(),
+                x.stride(1),
+                w.data(),
+                w.stride(0),
+                in,
+                out,
+                dtype_of<token>,
+                dtype_of<element>,
+                &simd::kernels<element>(options.tier),
+                simd::packer<token>(options.tier)};
+    if (tokens == 1) return forward_one(c, update, bias, scratch, concurrency);
+    const bool small =
+        in < two_tokens_to_bytes && out < two_tokens_to_bytes && in * out <= two_tokens_to_bytes / detail::bytes_of(c.w_type);
+    if (!small || y.stride(0) == 0 || !forward_one(c, update, bias, scratch, concurrency)) return false;
+    c.y = y.data() + y.stride(0);
+    c.x = x.data() + x.stride(0);
+    return forward_one(c, update, bias, scratch, concurrency);
   } else {
     return false;
   }

@@ -136,18 +136,36 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void fold(reg v, float* out) noexcept {
   }
 }
 
-// The same additions as eight times fold<1>, made for two, four and then eight rows at once.
-LORA_SIMD_TARGET LORA_ALWAYS_INLINE void fold_eight(const reg (&v)[8], float* out) noexcept {
-  reg half[4];  // rows 2i and 2i + 1, a half each
+// So many registers are folded at once where there are as many.
+template <int T>
+inline constexpr int folded_together = T == 1   ? 8
+                                       : T == 2 ? 4
+                                       : T == 4 ? 2
+                                                : 1;
+
+// The same additions as fold<T> of one register after the other, made for two, four and then eight rows at once.
+template <int T>
+LORA_SIMD_TARGET LORA_ALWAYS_INLINE void fold_together(const reg (&v)[folded_together<T>], float* out) noexcept {
+  if constexpr (T == 1) {
+    reg half[4];  // rows 2i and 2i + 1, a half each
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i)
-    half[i] = _mm256_add_ps(_mm256_blend_ps(v[2 * i], v[2 * i + 1], 0xf0), _mm256_permute2f128_ps(v[2 * i], v[2 * i + 1], 0x21));
-  reg pair[2];  // rows 0, 2, 1, 3 and 4, 6, 5, 7, two lanes each
+    for (int i = 0; i < 4; ++i)
+      half[i] = _mm256_add_ps(_mm256_blend_ps(v[2 * i], v[2 * i + 1], 0xf0), _mm256_permute2f128_ps(v[2 * i], v[2 * i + 1], 0x21));
+    fold_together<2>(half, out);
+  } else if constexpr (T == 2) {
+    reg pair[2];  // halves 0, 2, 1, 3 and 4, 6, 5, 7, two lanes each
 #pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i)
-    pair[i] = _mm256_add_ps(_mm256_blend_ps(half[2 * i], half[2 * i + 1], 0xcc), _mm256_shuffle_ps(half[2 * i], half[2 * i + 1], 0x4e));
-  const reg one = _mm256_add_ps(_mm256_blend_ps(pair[0], pair[1], 0xaa), _mm256_permute_ps(_mm256_blend_ps(pair[0], pair[1], 0x55), 0xb1));
-  _mm256_storeu_ps(out, _mm256_permutevar8x32_ps(one, _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7)));
+    for (int i = 0; i < 2; ++i)
+      pair[i] = _mm256_add_ps(_mm256_blend_ps(v[2 * i], v[2 * i + 1], 0xcc), _mm256_shuffle_ps(v[2 * i], v[2 * i + 1], 0x4e));
+    const reg one =
+        _mm256_add_ps(_mm256_blend_ps(pair[0], pair[1], 0xaa), _mm256_permute_ps(_mm256_blend_ps(pair[0], pair[1], 0x55), 0xb1));
+    _mm256_storeu_ps(out, _mm256_permutevar8x32_ps(one, _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7)));
+  } else if constexpr (T == 4) {
+    const reg one = _mm256_add_ps(_mm256_blend_ps(v[0], v[1], 0xaa), _mm256_permute_ps(_mm256_blend_ps(v[0], v[1], 0x55), 0xb1));
+    _mm256_storeu_ps(out, _mm256_permutevar8x32_ps(one, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7)));
+  } else {
+    fold<T>(v[0], out);
+  }
 }
 
 #include <lora/simd/tile.inl>

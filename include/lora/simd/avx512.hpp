@@ -263,15 +263,14 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void transpose_16x16(const X* in, count in_s
 
 #include <lora/simd/avx512_pack.inl>
 
-// Rows of x with unit stride, 4 to 16 tokens a register: a transpose. Everything else by the plain loop.
+// Rows of x with unit stride: a transpose. Everything else by the plain loop.
 template <class X>
 LORA_SIMD_TARGET void pack_panel(const pack_job& p) {
-  if (p.column_stride == 1 && p.tokens_lane == 8) return pack_pieces<8, X>(p);
-  if (p.column_stride == 1 && p.tokens_lane == 4) return pack_pieces<4, X>(p);
-  if (p.tokens_lane != 16 || p.column_stride != 1) {
-    pack_panel_plain<X>(p);
-    return;
-  }
+  if (p.column_stride != 1) return pack_panel_plain<X>(p);
+  if (p.tokens_lane == 8) return pack_pieces<8, X>(p);
+  if (p.tokens_lane == 4) return pack_pieces<4, X>(p);
+  if (p.tokens_lane == 2) return pack_pieces<2, X>(p);
+  if (p.tokens_lane == 1) return pack_pieces<1, X>(p);
   const count step_size = static_cast<count>(p.registers) * 16;
   const reg scale = splat(p.scale);
   for (int c = 0; c < p.registers; ++c) {

@@ -21,7 +21,8 @@ namespace lora::inline v0::simd::inline LORA_ISA_TAG::avx512_bf16 {
 
 using avx512::first;
 using avx512::fold;
-using avx512::fold_eight;
+using avx512::fold_together;
+using avx512::folded_together;
 using avx512::lanes;
 using avx512::load;
 using avx512::pin;

@@ -99,9 +99,12 @@ LORA_ALWAYS_INLINE void fold(reg v, float* out) noexcept {
   }
 }
 
-LORA_ALWAYS_INLINE void fold_eight(const reg (&v)[8], float* out) noexcept {
+template <int T>
+inline constexpr int folded_together = T == 1 ? 8 : 1;
+template <int T>
+LORA_ALWAYS_INLINE void fold_together(const reg (&v)[folded_together<T>], float* out) noexcept {
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) fold<1>(v[i], out + i);
+  for (int i = 0; i < folded_together<T>; ++i) fold<T>(v[i], out + i * T);
 }
 
 template <int N>

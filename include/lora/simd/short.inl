@@ -67,7 +67,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void fold_short(const reg (&sum)[R][1], floa
   reg eight[8];
 #pragma GCC unroll 8
   for (int r = 0; r < 8; ++r) eight[r] = r < R ? sum[r % R][0] : zero();
-  fold_eight(eight, out);
+  fold_together<1>(eight, out);
 }
 
 // Rows against one token, block after block without leaving the kernel: for short rows, calls cost as much as sums.

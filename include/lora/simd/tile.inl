@@ -8,7 +8,7 @@
 //   spread_part<T>(W{}, p, n)  the same of n < P * unit_depth elements, zero beyond, reading no byte behind them
 //   madd(W{}, w, x, c)         c + the products of units; for all but pairs the madd above
 //   fold<T>(v, out)            sums each run of P lanes and stores T floats
-//   fold_eight(v, out)         fold<1> of eight registers, bit for bit
+//   folded_together<T>         registers that fold_together<T>(v, out) takes: fold<T> of each, bit for bit
 //   spread_head<N>(p)          spread_part<1> of N = 4 floats, and of 8 where there are more lanes
 //   scaled_part(p, n, f)       n floats times f, zero beyond; may read 8 where n < 8
 //   pin(v)                     keeps v in a register: g++ 12 otherwise repeats the load in each instruction that uses it
@@ -204,24 +204,25 @@ LORA_SIMD_TARGET void run_block(const block_job& b) {
       for (int c = 0; c < C; ++c) store(b.partial + (r * C + c) * lanes, sum[r][c]);
     return;
   }
-  if constexpr (T == 1 && R * C % 8 == 0) {
-    float folded[R * C];
-    float* const out = b.out_stride == C ? b.out : folded;
-#pragma GCC unroll 3
-    for (int i = 0; i < R * C; i += 8) {
-      reg eight[8];
+  constexpr int G = folded_together<T>;
+  // Groups that end with a row lie where they belong; others do where nothing lies between the rows.
+  constexpr bool by_rows = C % G == 0;
+  constexpr int sums = R * C;
+  float folded[by_rows ? 1 : sums * T];
+  float* const out = by_rows || b.out_stride == C * T ? b.out : folded;
+#pragma GCC unroll 32
+  for (int i = 0; i + G <= sums; i += G) {
+    reg group[G];
 #pragma GCC unroll 8
-      for (int j = 0; j < 8; ++j) eight[j] = sum[(i + j) / C][(i + j) % C];
-      fold_eight(eight, out + i);
-    }
-    if (out != b.out)
-      for (int i = 0; i < R * C; ++i) b.out[i / C * b.out_stride + i % C] = folded[i];
-  } else {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) fold<T>(sum[r][c], b.out + r * b.out_stride + c * T);
+    for (int j = 0; j < G; ++j) group[j] = sum[(i + j) / C][(i + j) % C];
+    fold_together<T>(group, by_rows ? out + i / C * b.out_stride + i % C * T : out + i * T);
   }
+#pragma GCC unroll 8
+  for (int i = sums / G * G; i < sums; ++i) fold<T>(sum[i / C][i % C], out + i * T);
+  if constexpr (!by_rows)
+    if (out != b.out)
+      for (int r = 0; r < R; ++r)
+        for (int t = 0; t < C * T; ++t) b.out[r * b.out_stride + t] = folded[r * C * T + t];
 }
 
 #include <lora/simd/short.inl>
