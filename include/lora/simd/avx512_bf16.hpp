@@ -19,6 +19,7 @@ namespace lora::inline v0::simd::inline LORA_ISA_TAG::avx512_bf16 {
 
 #define LORA_SIMD_TARGET [[gnu::target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]]
 
+using avx512::accumulate;
 using avx512::first;
 using avx512::fold;
 using avx512::fold_together;

@@ -50,6 +50,7 @@ LORA_ALWAYS_INLINE void store(float* p, reg v) noexcept { v.store_unaligned(p); 
 LORA_ALWAYS_INLINE reg splat(float f) noexcept { return reg(f); }
 LORA_ALWAYS_INLINE float first(reg v) noexcept { return v.get(0); }
 LORA_ALWAYS_INLINE reg madd(reg a, reg b, reg c) noexcept { return xsimd::fma(a, b, c); }
+LORA_ALWAYS_INLINE void accumulate(reg& sum, reg a, reg b) noexcept { sum = madd(a, b, sum); }
 LORA_ALWAYS_INLINE void pin([[maybe_unused]] reg& v) noexcept {}
 
 LORA_ALWAYS_INLINE float widened(bfloat16, std::uint16_t bits) noexcept { return lora::detail::bfloat16_to_float(bits); }

@@ -11,6 +11,7 @@
 //   folded_together<T>         registers that fold_together<T>(v, out) takes: fold<T> of each, bit for bit
 //   spread_head<N>(p)          spread_part<1> of N = 4 floats, and of 8 where there are more lanes
 //   scaled_part(p, n, f)       n floats times f, zero beyond; may read 8 where n < 8
+//   accumulate(sum, a, b)      sum = madd(a, b, sum) in the register that sum is in
 //   pin(v)                     keeps v in a register: g++ 12 otherwise repeats the load in each instruction that uses it
 //   widening<W, T>             how rows of W are widened (kernel.hpp); where not in a register:
 //   widen_block<fours>(W{}, p, out)   2 * lanes elements as floats, in order or in fours
@@ -45,8 +46,8 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_step(reg (&sum)[R][C], const row_el
 // 32: 3.04 3.55 4.0 5.7 7.3; 64: 2.65 3.2 3.9 5.5 7.3; 128: 2.7 3.4 4.0 - 7.4; 256: 3.2 - 4.6 - 8.3.
 inline constexpr int strip_depth = 64;
 
-// As run_step, of widened rows: `w` is where this step begins in the first of them. The sums are pinned because g++ 12 otherwise moves
-// them between registers, and two of 24 to the stack.
+// As run_step, of widened rows: `w` is where this step begins in the first of them. By accumulate(), because g++ 12 otherwise moves the sums
+// between registers, and at -O2 two of 24 or 25 to the stack (bfloat16, 33 to 40 tokens: 9.8 ms, so 8.8; at -O3 8.7 both).
 template <int T, int R, int C>
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_widened_step(reg (&sum)[R][C], const float* w, const float* x) noexcept {
   reg token[C];
@@ -59,10 +60,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE void run_widened_step(reg (&sum)[R][C], cons
   for (int r = 0; r < R; ++r) {
     const reg v = spread<T>(0.0f, w + r * strip_depth);
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) {
-      sum[r][c] = madd(v, token[c], sum[r][c]);
-      pin(sum[r][c]);
-    }
+    for (int c = 0; c < C; ++c) accumulate(sum[r][c], v, token[c]);
   }
 }
 
