@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One token and a small W, or two and a smaller one, take a short way through forward: the bits of the long way, which a y with gaps between its elements takes, for
+// One token and a small W, or a few and a smaller one, take a short way through forward: the bits of the long way, which a y with gaps between its elements takes, for
 // every tier, tail and number of terms, and the float64 bound; which calls take it, on both sides of each limit.
 #include "support/oracle.hpp"
 #include "support/tiers.hpp"
@@ -52,7 +52,7 @@ TEST_CASE("linalg/one_token: the short way gives the bits of the long way, insid
     for (const index_t out : {1, 2, 7, 8, 9, 15, 16, 17, 50}) {
       const auto rank = static_cast<index_t>(seed % 19);
       const layout x_layout = seed % 3 == 0 ? layout::spread : layout::plain;
-      const index_t n = seed % 2 + 1;
+      const index_t n = seed % 7 + 1;
       const matrix x(n, in, x_layout, ++seed);
       const matrix w(out, in, layout::padded, ++seed);
       const matrix a(rank, in, layout::padded, ++seed);
@@ -170,15 +170,63 @@ TEST_CASE("linalg/one_token: who takes the short way, on both sides of each limi
     CHECK((none.size_bytes() == 0) == (out < 2048));
   }
 
-  // Two tokens, while W has no more than 128 KiB; never three.
-  CHECK(is_short(matrix(2, 64, layout::padded, 1), w, {}));
-  CHECK_FALSE(is_short(matrix(3, 64, layout::plain, 1), w, {}));
-  const matrix two(2, 1024, layout::plain, 9);
-  for (const index_t out : {32, 33}) CHECK(is_short(two, matrix(out, 1024, layout::plain, 10), {}) == (out == 32));
+  // Two tokens, while W has no more than 128 KiB; three and four of up to 64 elements, while it has no more than 64 KiB.
+  const matrix tokens(5, 1024, layout::padded, 9);
+  const auto first_columns = [&](index_t n, index_t in) {
+    return lora::ndview<const float, 2>(tokens.view().data(), {n, in}, {tokens.view().stride(0), 1});
+  };
+  const auto takes_short_way = [&](index_t n, index_t out, index_t in) {
+    const lora::ndview<const float, 2> rows(large.get(), {out, in});
+    lora::workspace none;
+    auto to = lora::uninit<float>(n, out);
+    lora::forward(to, first_columns(n, in), rows, {}, {}, none);
+    return none.size_bytes() == 0;
+  };
+  for (const index_t out : {32, 33}) CHECK(takes_short_way(2, out, 1024) == (out == 32));
+  for (index_t n = 3; n <= 5; ++n) {
+    CAPTURE(n);
+    CHECK(takes_short_way(n, 256, 64) == (n <= 4));
+    CHECK_FALSE(takes_short_way(n, 257, 64));
+    CHECK_FALSE(takes_short_way(n, 100, 80));
+  }
   matrix one(1, 20, layout::plain);  // tokens of y at one address are refused, on the long way
   const lora::ndview<float, 2> same(one.view().data(), {2, 20}, {0, 1});
-  CHECK_THROWS_AS(lora::forward(same, lora::ndview<const float, 2>(two.view().data(), {2, 64}), w.view(), {}, {}, scratch),
-                  lora::shape_error);
+  CHECK_THROWS_AS(lora::forward(same, first_columns(2, 64), w.view(), {}, {}, scratch), lora::shape_error);
+}
+
+TEST_CASE(
+    "linalg/one_token: up to four short tokens have the bits of each alone, on threads, beside a y with gaps and among however many rows "
+    "of W too") {
+  for (const index_t out : {7, 64, 257, 2100}) {  // the last on threads
+    const matrix x(4, 64, layout::padded, 1);
+    const matrix w(out, 64, layout::padded, 2);
+    const matrix a(5, 64, layout::plain, 3);
+    const matrix b(out, 5, layout::plain, 4);
+    const low_rank_term term{a.view(), b.view(), 0.7f};
+    test::for_each_tier([&](tier t) {
+      for (index_t n = 1; n <= 4; ++n) {
+        const lora::ndview<const float, 2> rows(x.view().data(), {n, 64}, {x.view().stride(0), 1});
+        lora::workspace scratch;
+        two_threads ex;
+        matrix together(n, out, layout::plain);
+        matrix gaps(n, out, layout::spread);
+        matrix shared(n, out, layout::plain);
+        lora::forward(together.view(), rows, w.view(), {&term, 1}, {}, scratch, {.tier = t});
+        lora::forward(gaps.view(), rows, w.view(), {&term, 1}, {}, scratch, {.tier = t});
+        lora::forward(shared.view(), rows, w.view(), {&term, 1}, {}, scratch, ex, {.tier = t});
+        CAPTURE(out);
+        CAPTURE(n);
+        REQUIRE(same_bits(together, gaps));
+        REQUIRE(same_bits(together, shared));
+        for (index_t i = 0; i < n; ++i) {
+          matrix alone(1, out, layout::plain);
+          const lora::ndview<const float, 2> row(&rows(i, 0), {1, 64});
+          lora::forward(alone.view(), row, w.view(), {&term, 1}, {}, scratch, {.tier = t});
+          for (index_t j = 0; j < out; ++j) REQUIRE(test::bits(alone(0, j)) == test::bits(together(i, j)));
+        }
+      }
+    });
+  }
 }
 
 TEST_CASE("linalg/one_token: every rank up to two registers, whose A x ends in the middle of one, the bits of the long way") {

@@ -291,8 +291,8 @@ using element_t = typename decltype(detail::as_view(std::declval<V&>()))::value_
 }  // namespace detail_forward
 
 /**
- * Bytes of workspace that forward() will use for up to `n` tokens with this matrix and these terms: reserve them once, and no later call
- * of up to that size allocates, whatever its bias and its strides of x and y. For x of another type than W, or of y, pass them as X and Y.
+ * Bytes of workspace that forward() will use for up to `n` tokens with this matrix and these terms, on an executor of that concurrency():
+ * one turn of at most 64 tokens, and one for each thread where there are as many turns. Reserve them once, and no later call of up to that size allocates, whatever its bias and its strides of x and y. For x of another type than W, or of y, pass them as X and Y.
  * @throws shape_error when they do not fit the address space.
  */
 template <class X = void, class Y = float, detail_forward::matrix W>
