@@ -64,8 +64,11 @@ TEST_CASE("linalg/turns: turns are given to tasks whole where that leaves none w
   CHECK(turns_of_tasks(512, 2) == 8);
   CHECK(turns_of_tasks(512, 3) == 6);
   CHECK(turns_of_tasks(500, 2) == 8);
-  CHECK(turns_of_tasks(65, 2) == 0);   // 32 and 33 of them
-  CHECK(turns_of_tasks(300, 2) == 0);  // 48 and 64
+  CHECK(turns_of_tasks(320, 2) == 4);          // and one by both
+  CHECK(turns_of_tasks(65, 2) == 0);           // 32 and 33 of them
+  CHECK(turns_of_tasks(300, 2) == 0);          // 48 and 64
+  CHECK(turns_of_tasks(PTRDIFF_MAX, 2) == 0);  // nothing overflows
+  CHECK(turns_of_tasks((index_t{1} << 38) + 17, 2) == 0);
 }
 
 TEST_CASE("linalg/turns: bands of long rows cover them, begin where strips do, and their tokens and waiting sums fit the caches") {

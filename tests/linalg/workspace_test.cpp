@@ -106,8 +106,8 @@ TEST_CASE("linalg/forward: writes nothing behind the bytes it names") {
     const lora::ndview<const float, 1> bias(bias_column.view().data(), {s.out}, {bias_column.view().stride(0)});
     const low_rank_term terms[] = {{a.view(), b.view(), 0.5f}, {a.view(), b.view(), -1.0f}};
     test::for_each_tier([&](tier t) {
-      for (const std::size_t threads : {1u, 3u})
-        for (const index_t n : {1, 2, 4, 16, 64, 130}) {
+      for (const std::size_t threads : {1u, 2u, 3u})
+        for (const index_t n : {1, 2, 4, 16, 64, 128, 130}) {  // 128: two turns, each on a task
           // Only the largest of the sizes up to n is named, so each n is also tried alone, by what its own plan says.
           const auto kernels = lora::detail_forward::choose<float, float, float>(w.view(), {.tier = t});
           const std::size_t own = lora::detail_forward::plan(kernels, n, n, w.view(), terms, threads).bytes;
@@ -161,6 +161,25 @@ TEST_CASE("linalg/forward: allocates nothing in steady state, and the bytes it n
           REQUIRE(scratch.data() == memory);
         }
     });
+  }
+}
+
+TEST_CASE("linalg/forward: a workspace for many threads serves fewer, and one for many tokens fewer, without growing") {
+  const matrix x(130, 300, layout::plain, 1);
+  const matrix w(600, 300, layout::plain, 2);
+  for (const std::size_t most : {2u, 3u, 8u}) {
+    lora::workspace scratch(lora::forward_workspace_bytes(130, w.view(), {}, most));
+    const void* const memory = scratch.data();
+    for (std::size_t threads = 1; threads <= most; ++threads)
+      for (const index_t n : {3, 64, 65, 96, 112, 128, 130}) {
+        test::backward_executor ex{threads};
+        matrix y(n, 600, layout::plain);
+        lora::forward(y.view(), lora::ndview<const float, 2>(x.view().data(), {n, 300}), w.view(), {}, {}, scratch, ex);
+        CAPTURE(most);
+        CAPTURE(threads);
+        CAPTURE(n);
+        REQUIRE(scratch.data() == memory);
+      }
   }
 }
 

@@ -163,7 +163,11 @@ struct operands_of_call {
 /** Turn `turn` of the call, on up to so many tasks of `ex`. */
 template <executor E>
 void run_turn(const plan& p, const operands_of_call& c, count turn, std::byte* memory, std::size_t most_tasks, E& ex) {
-  const auto& [y_data, y, x, w, update, finish] = c;
+  const float_view<2>& y = c.y;
+  const float_view<2>& x = c.x;
+  const float_view<2>& w = c.w;
+  const low_rank_update& update = c.update;
+  const detail::epilogue& finish = c.finish;
   const std::span<const low_rank_term> terms = update.terms;
   const simd::kernel_table& k = *p.kernels.table;
   const count in = w.extent(1);
@@ -188,7 +192,7 @@ void run_turn(const plan& p, const operands_of_call& c, count turn, std::byte* m
   // The form follows the size of the whole call, so that a row's bits do not depend on the turn it falls into.
   const panels batch(k, *p.form, tokens);
   const char* rows_of_x = in == 0 ? nullptr : static_cast<const char*>(x.data()) + first * x.stride(0) * x_size;
-  const std::size_t packers = tokens >= share_packing_from / (in + 1) ? most_tasks : 1;
+  const std::size_t packers = tokens * in >= share_packing_from ? most_tasks : 1;
   const count pieces = parts_for(packers, in, packing_unit, parts_a_task);
   share(ex, packers, pieces, [&](count piece, std::size_t) {
     const count from = split_at(in, packing_unit, piece, pieces);
@@ -222,7 +226,7 @@ void run_turn(const plan& p, const operands_of_call& c, count turn, std::byte* m
     packed_h += batch.packed_size(rank);
   }
 
-  char* const rows_of_y = static_cast<char*>(y_data) + first * y.stride(0) * y_size;
+  char* const rows_of_y = static_cast<char*>(c.y_data) + first * y.stride(0) * y_size;
   // Outputs whose rows of W are replaced: computed as all are, and then anew, with those rows. They are few.
   const auto compute_replaced = [&, used, rows_of_y] {
     for (const replaced_rows& r : update.rows) {

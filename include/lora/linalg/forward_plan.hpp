@@ -106,7 +106,7 @@ inline constexpr count tokens_a_turn = 64;
  */
 [[nodiscard]] constexpr count turns_of_tasks(count tokens, count tasks) noexcept {
   const count turns = turns_of(tokens);
-  if (tasks <= 1 || turns < tasks) return 0;
+  if (tasks <= 1 || turns < tasks || tokens > (count{1} << 30)) return 0;  // nobody waits for the last, and nothing here overflows
   const count apart = turns / tasks * tasks;
   const count even = apart * turn_size(tokens);
   return even - turn_begin(tokens, apart) > even / 32 ? 0 : apart;
@@ -299,11 +299,11 @@ struct plan {
     turn_bytes = alone.total("forward");
     bytes = l.total("forward");
     turns_apart = turns_of_tasks(tokens, static_cast<count>(tasks));
-    if (tasks > 1 && turns_of(most_tokens) >= static_cast<count>(tasks)) {
-      (void)apart.add(tasks, turn_bytes);
-      const std::size_t together = apart.total("forward");
-      bytes = together > bytes ? together : bytes;
-    }
+    // As many as there can be, not as turns_apart says: a call on fewer threads, or of fewer tokens, needs no more.
+    const auto most_turns = static_cast<std::size_t>(turns_of(most_tokens));
+    (void)apart.add(tasks < most_turns ? tasks : most_turns, turn_bytes);
+    const std::size_t together = apart.total("forward");
+    bytes = together > bytes ? together : bytes;
   }
 };
 

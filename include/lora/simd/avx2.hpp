@@ -30,7 +30,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg splat(float f) noexcept { return _mm256_
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE float first(reg v) noexcept { return _mm256_cvtss_f32(v); }
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg madd(reg a, reg b, reg c) noexcept { return _mm256_fmadd_ps(a, b, c); }
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE void accumulate(reg& sum, reg a, reg b) noexcept {
-  asm("vfmadd231ps %1, %2, %0" : "+x"(sum) : "x"(a), "x"(b));
+  asm("vfmadd231ps {%1, %2, %0|%0, %2, %1}" : "+x"(sum) : "x"(a), "x"(b));
 }
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE void pin(reg& v) noexcept { asm("" : "+x"(v)); }
 

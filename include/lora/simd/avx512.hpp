@@ -31,7 +31,7 @@ LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg splat(float f) noexcept { return _mm512_
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE float first(reg v) noexcept { return _mm512_cvtss_f32(v); }
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE reg madd(reg a, reg b, reg c) noexcept { return _mm512_fmadd_ps(a, b, c); }
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE void accumulate(reg& sum, reg a, reg b) noexcept {
-  asm("vfmadd231ps %1, %2, %0" : "+v"(sum) : "v"(a), "v"(b));
+  asm("vfmadd231ps {%1, %2, %0|%0, %2, %1}" : "+v"(sum) : "v"(a), "v"(b));
 }
 LORA_SIMD_TARGET LORA_ALWAYS_INLINE void pin(reg& v) noexcept { asm("" : "+v"(v)); }
 

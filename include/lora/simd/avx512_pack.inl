@@ -46,7 +46,7 @@ LORA_SIMD_TARGET void pack_pieces(const pack_job& p) {
   const reg scale = splat(p.scale);
   for (int c = 0; c < p.registers; ++c) {
     const count left = p.tokens - T * c;
-    const X* x = static_cast<const X*>(p.x) + T * c * p.row_stride;
+    const X* x = static_cast<const X*>(p.x) + (left > 0 ? T * c * p.row_stride : 0);
     for (count k = 0; k < p.depth; k += lanes) {
       const __mmask16 mask = first_lanes(p.depth - k);
       reg a[T];
