@@ -194,7 +194,10 @@ using pack_kernel = void (*)(const pack_job&);
 using store_kernel = void (*)(const store_job&);
 using norm_kernel = void (*)(const norm_job&);
 
-/** The kernels of one tier for one element type of W. */
+/**
+ * The kernels of one tier for one element type of W. All that the drivers know of a tier: another unit of the CPU (AMX tiles, SME) is one more
+ * table, of forms with their T, R and C, and a packer for its order of tokens, as the pairs of AVX512_BF16 are.
+ */
 struct kernel_table {
   tier which;
   int lanes;
