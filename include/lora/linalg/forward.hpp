@@ -128,7 +128,7 @@ namespace detail_forward {
 
 /**
  * f(i, task) for every part i: tasks take the next one when they are done with one, so that a thread that is late or slow holds up no
- * other for long. Of one task f has the memory to itself.
+ * other for long. Not one task a part, because memory is laid out one share a task: of task t, f has share t to itself.
  */
 template <executor E, class F>
 void share(E& ex, std::size_t tasks, count parts, const F& f) {
